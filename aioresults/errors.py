@@ -1,0 +1,259 @@
+"""Every error this package raises, in one tree.
+
+::
+
+    AioResultsError
+    ├── ConfigurationError (ValueError)        a parameter, a URL or a task id that cannot work
+    ├── WrongEventLoop (RuntimeError)          a backend used from a loop, thread or process it does not belong to
+    ├── BrokerUnavailable (ConnectionError)    the broker cannot be reached, or the connection was lost
+    │   └── BrokerRefused                      it answered, and will not have us: password, vhost, TLS
+    ├── BackendClosed                          the backend is closed, or was never opened
+    ├── ResultTimeout (TimeoutError)           the deadline of a wait passed
+    ├── ResultForgotten                        the result was deleted while somebody waited for it
+    ├── ResultEvicted                          the result arrived unclaimed and had to make room
+    ├── StoreError                             a result is not known to be stored
+    │   ├── ResultNotRouted                    there is no queue at its destination
+    │   └── ResultTooLarge                     it is larger than one message may be
+    ├── BacklogLimitExceeded                   more reports in a queue than a look may read
+    ├── EncodeError                            a value that the serializer cannot write
+    ├── DecodeError                            a message that cannot be read
+    │   ├── ContentDisallowed                  of a content type that is not accepted
+    │   └── SignatureMismatch                  unsigned, or signed with an unknown key
+    ├── RemoteError                            the task failed with an exception unknown here
+    ├── TaskRevoked                            the task was revoked
+    ├── NotBoundError                          an exchange or queue used without a channel
+    ├── NotSupported                           an operation that RabbitMQ refuses
+    ├── MessageNacked                          the broker answered a publish with a negative confirm
+    ├── MessageReturned                        a mandatory message reached no queue
+    └── ChannelError                           the broker refused an operation and closed its channel
+        ├── ChannelClosed                      the channel was closed, for a reason that lies elsewhere
+        ├── NotFound                           404: no such queue or exchange
+        ├── AccessRefused                      403: no permission
+        ├── ResourceLocked                     405: exclusive to another connection
+        └── PreconditionFailed                 406
+            └── InequivalentArgument           redeclared with another argument
+
+Facts are attributes, messages are built here, and no message, attribute or repr holds a password or a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aioresults.results import ResultMeta
+
+
+class AioResultsError(Exception):
+    """Base of every error of this package."""
+
+
+class ConfigurationError(AioResultsError, ValueError):
+    """A parameter that cannot work; the message names the value and what is allowed."""
+
+
+class WrongEventLoop(AioResultsError, RuntimeError):
+    """A backend was used from another event loop, thread or process than the one that opened it."""
+
+
+class BrokerUnavailable(AioResultsError, ConnectionError):
+    """The broker cannot be reached, does not answer, or the connection to it was lost."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """The broker answered and refuses this client: wrong credentials, no such vhost, TLS. Trying again does not help."""
+
+
+class BackendClosed(AioResultsError):
+    """The backend is closed, closing, or was never opened."""
+
+
+class ResultTimeout(AioResultsError, TimeoutError):
+    """The deadline of a wait passed.
+
+    ``done`` holds what had arrived by then, ``{task_id: meta}``; ``pending`` the ids that had not, in the order asked.
+    """
+
+    def __init__(self, timeout: float, pending: Iterable[str], done: Mapping[str, ResultMeta] | None = None) -> None:
+        self.timeout = timeout
+        self.pending = list(pending)
+        self.done = dict(done or {})
+        if self.done or len(self.pending) != 1:
+            text = f"{len(self.done)} of {len(self.done) + len(self.pending)} results within {timeout:g} s"
+        else:
+            text = f"no result of task {self.pending[0]!r} within {timeout:g} s"
+        super().__init__(text)
+
+
+class ResultForgotten(AioResultsError):
+    """The result of ``task_id`` was deleted: forgotten, or taken by another process."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"the result of task {task_id!r} was forgotten, or taken by another process")
+
+
+class ResultEvicted(AioResultsError):
+    """The result of ``task_id`` arrived, nobody asked for it in time, and it had to make room for others."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"the result of task {task_id!r} arrived unclaimed and was evicted to make room")
+
+
+class StoreError(AioResultsError):
+    """The result of ``task_id`` is not known to be stored; ``__cause__`` says why."""
+
+    def __init__(self, task_id: str, reason: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"the result of task {task_id!r} was not stored: {reason}")
+
+
+class ResultNotRouted(StoreError):
+    """There is no queue at ``destination``: the process that asked is gone, or was never there."""
+
+    def __init__(self, task_id: str, destination: str) -> None:
+        self.destination = destination
+        super().__init__(task_id, f"there is no queue at {destination!r}")
+
+
+class ResultTooLarge(StoreError):
+    """One result of ``size`` bytes is larger than ``limit``, the most that one message may hold."""
+
+    def __init__(self, task_id: str, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(task_id, f"{size} bytes are more than the limit of {limit}")
+
+
+class BacklogLimitExceeded(AioResultsError):
+    """The queue of ``task_id`` holds at least ``limit`` reports, the most that one look may read."""
+
+    def __init__(self, task_id: str, limit: int) -> None:
+        self.task_id = task_id
+        self.limit = limit
+        super().__init__(f"the queue of task {task_id!r} holds {limit} reports or more")
+
+
+class EncodeError(AioResultsError):
+    """A value that the serializer cannot write."""
+
+
+class DecodeError(AioResultsError):
+    """A message that cannot be read."""
+
+
+class ContentDisallowed(DecodeError):
+    """A message of a content type that is not accepted; nothing of it was decoded."""
+
+    def __init__(self, content_type: str) -> None:
+        self.content_type = content_type
+        super().__init__(f"refusing content type {content_type!r}: it is not in accept")
+
+
+class SignatureMismatch(DecodeError):
+    """A message that is unsigned, or signed with a key that is unknown here."""
+
+
+class RemoteError(AioResultsError):
+    """The task failed with an exception that is not known in this process: its record, never its code.
+
+    ``exc_type``, ``exc_module`` and ``exc_message`` (a list of arguments, or whatever the worker sent) are as on the
+    wire; ``traceback`` is the remote traceback's text, or None.
+    """
+
+    def __init__(
+        self, exc_type: str, exc_message: Any = (), exc_module: str | None = None, traceback: str | None = None
+    ) -> None:
+        self.exc_type = exc_type
+        self.exc_message = exc_message
+        self.exc_module = exc_module
+        self.traceback = traceback
+        super().__init__(exc_type, exc_message, exc_module)
+
+    def __str__(self) -> str:
+        name = f"{self.exc_module}.{self.exc_type}" if self.exc_module else self.exc_type
+        arguments = self.exc_message if isinstance(self.exc_message, (list, tuple)) else (self.exc_message,)
+        return f"{name}({', '.join(map(repr, arguments))})"
+
+
+class TaskRevoked(AioResultsError):
+    """The task was revoked; ``reason`` is the worker's word: ``revoked``, ``expired`` or ``terminated``."""
+
+    def __init__(self, reason: str = "revoked") -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class NotBoundError(AioResultsError):
+    """An exchange, queue or producer was used before it was bound to a channel."""
+
+
+class NotSupported(AioResultsError):
+    """An operation that RabbitMQ answers by closing the channel or the connection; nothing was sent."""
+
+
+class MessageNacked(AioResultsError):
+    """The broker could not take responsibility for a message (a negative confirm); publishing again may help."""
+
+
+class MessageReturned(AioResultsError):
+    """A mandatory message reached no queue."""
+
+    def __init__(self, exchange: str, routing_key: str, reply_code: int = 312, reply_text: str = "NO_ROUTE") -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.reply_code = reply_code
+        self.reply_text = reply_text
+        super().__init__(f"no queue for routing key {routing_key!r} at exchange {exchange!r} ({reply_text})")
+
+
+class ChannelError(AioResultsError):
+    """The broker refused an operation and closed the channel it came on.
+
+    ``reply_code`` and ``reply_text`` are the broker's own (AMQP 0-9-1, Channel.Close).
+    """
+
+    def __init__(self, reply_code: int, reply_text: str) -> None:
+        self.reply_code = reply_code
+        self.reply_text = reply_text
+        super().__init__(f"{reply_code} {reply_text}")
+
+
+class ChannelClosed(ChannelError):
+    """The channel is closed: by its owner, or because another operation on it was refused."""
+
+    def __init__(self, reply_code: int = 504, reply_text: str = "the channel is closed") -> None:
+        super().__init__(reply_code, reply_text)
+
+
+class NotFound(ChannelError):
+    """404: no such queue or exchange."""
+
+
+class AccessRefused(ChannelError):
+    """403: this user has no permission for that."""
+
+
+class ResourceLocked(ChannelError):
+    """405: the queue is exclusive to another connection."""
+
+
+class PreconditionFailed(ChannelError):
+    """406: refused by a condition of the entity or of the broker."""
+
+
+class InequivalentArgument(PreconditionFailed):
+    """A queue or exchange exists with another ``argument`` than the one it was declared with.
+
+    ``entity`` is ``queue`` or ``exchange``; ``declared`` and ``existing`` are the two values as the broker prints them.
+    """
+
+    def __init__(self, reply_text: str, *, entity: str, name: str, argument: str, declared: str, existing: str) -> None:
+        self.entity = entity
+        self.name = name
+        self.argument = argument
+        self.declared = declared
+        self.existing = existing
+        super().__init__(406, reply_text)

@@ -1,0 +1,80 @@
+"""What is stored and read: one state report about a task, and the request it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from aioresults import states
+
+
+@dataclass(slots=True)
+class ResultMeta:
+    """One state report about a task; the fields are those of Celery's result messages.
+
+    ``task_id`` and ``status`` are always there, everything else depends on who wrote the report.
+    """
+
+    task_id: str
+    #: One of ``aioresults.states``, or the user's own.
+    status: str
+    #: The return value; for FAILURE, RETRY and REVOKED an exception; for other states whatever was reported.
+    result: Any = None
+    #: The text of the remote traceback.
+    traceback: str | None = None
+    #: The task's children as Celery writes them, ``[[task_id, parent], [child, ...] | None]`` each.
+    children: list[Any] | None = None
+    #: When the task became ready; None for reports that are not ready.
+    date_done: datetime | None = None
+    group_id: str | None = None
+    parent_id: str | None = None
+    #: Celery's extended result fields.
+    name: str | None = None
+    args: Any = None
+    kwargs: Any = None
+    worker: str | None = None
+    retries: int | None = None
+    queue: str | None = None
+    #: Whatever else the report held, by its key.
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this report ends a wait."""
+        return self.status in states.READY_STATES
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether this report is raised as an exception by a wait that propagates."""
+        return self.status in states.PROPAGATE_STATES
+
+    def value(self, propagate: bool = True) -> Any:
+        """Return the result; raise it when it is a failure and ``propagate`` is true."""
+        if propagate and self.is_failure and isinstance(self.result, BaseException):
+            raise self.result
+        return self.result
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a worker knows of the message that asked for a task: where the answer goes, and what to say about it.
+
+    Anything that has some of these attributes will do in its place, for example Celery's ``task.request``.
+    """
+
+    #: The address the caller put into the task message; None when the routing needs none.
+    reply_to: str | None = None
+    #: The caller's correlation id; the task id when None.
+    correlation_id: str | None = None
+    children: list[Any] = field(default_factory=list)
+    group: str | None = None
+    parent_id: str | None = None
+    #: The task's name (Celery's ``request.task``).
+    task: str | None = None
+    args: Any = None
+    kwargs: Any = None
+    hostname: str | None = None
+    retries: int | None = None
+    delivery_info: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,73 @@
+"""How often and how long apart a failed store is tried again: pure values, no clock.
+
+The numbers are those of Celery's ``retry_policy`` and give the same waits as kombu's ``retry_over_time``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aioresults.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """The waits between attempts: ``interval_start``, growing by ``interval_step``, never above ``interval_max``.
+
+    The default waits 0, then 19 times 1.0 second.
+
+    Args:
+        max_retries: attempts after the first one; ``None`` for no limit, 0 for a single attempt.
+        interval_start: seconds before the first retry.
+        interval_step: seconds added for each further retry.
+        interval_max: the longest wait, in seconds.
+        jitter: the share of each wait that is drawn at random, 0 (none) to 1: a wait of ``w`` becomes one between
+            ``w * (1 - jitter)`` and ``w``, so that processes that failed together do not come back together.
+
+    Raises:
+        ConfigurationError: a number that is negative, NaN or of another type, or jitter above 1.
+    """
+
+    max_retries: int | None = 20
+    interval_start: float = 0.0
+    interval_step: float = 1.0
+    interval_max: float = 1.0
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        retries: object = self.max_retries
+        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+            raise ConfigurationError(f"max_retries must be an integer of 0 or more, or None, not {retries!r}")
+        for name in ("interval_start", "interval_step", "interval_max", "jitter"):
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ConfigurationError(f"{name} must be a finite number of 0 or more, not {value!r}")
+        if self.jitter > 1:
+            raise ConfigurationError(f"jitter must be between 0 and 1, not {self.jitter!r}")
+
+    @classmethod
+    def of(cls, value: RetryPolicy | Mapping[str, Any]) -> RetryPolicy:
+        """Return ``value`` as a policy; a mapping names its fields, as in Celery."""
+        if isinstance(value, RetryPolicy):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"a retry policy is a RetryPolicy or a mapping, not {value!r}")
+        unknown = sorted(set(value) - set(cls.__slots__))
+        if unknown:
+            raise ConfigurationError(f"unknown keys in retry policy: {unknown}; known are {list(cls.__slots__)}")
+        return cls(**value)
+
+    def delays(self, rng: Callable[[], float] = random.random) -> Iterator[float]:
+        """Yield the wait before each retry, in seconds, and end when there is none left.
+
+        ``rng`` returns a float in [0, 1); it is only asked when there is jitter.
+        """
+        rounds = itertools.count() if self.max_retries is None else range(self.max_retries)
+        for n in rounds:
+            wait = float(min(self.interval_start + n * self.interval_step, self.interval_max))
+            yield wait * (1 - self.jitter * rng()) if self.jitter else wait

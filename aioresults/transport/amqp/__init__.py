@@ -1,0 +1,13 @@
+"""RabbitMQ behind the port, over aio-pika; the only place that imports aio_pika or aiormq.
+
+Plain ``aio_pika.connect``, never the robust classes: they re-declare deleted queues, poison a connection with one
+stale queue, and wait without limit. Reconnecting is the business of ``sessions``.
+
+``connection`` opens and closes, ``channel`` does the operations, ``outcome`` turns what aiormq raises into errors of
+this package and shields operations from their callers.
+"""
+
+from aioresults.transport.amqp.channel import AMQPChannel
+from aioresults.transport.amqp.connection import AMQPConnection, AMQPTransport
+
+__all__ = ["AMQPChannel", "AMQPConnection", "AMQPTransport"]

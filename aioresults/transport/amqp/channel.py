@@ -1,0 +1,283 @@
+"""The operations of one channel, on the aiormq channel under the aio-pika channel.
+
+Why under it, measured on aiormq 7.2: cancelling or timing out an RPC closes its channel (aiormq#55), so each RPC runs
+as a task of its own, shielded from its caller; and consumers are told of a broker's cancel through a plain callback,
+because an RPC inside that callback deadlocks aiormq's reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from aio_pika.abc import AbstractChannel
+from aiormq import Channel as UnderlayChannel
+from aiormq import spec
+from aiormq.abc import ChannelFrame, DeliveredMessage
+
+from aioresults.errors import BrokerUnavailable, ChannelClosed
+from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, detached, translate, translating
+from aioresults.transport.base import Arguments, DeclareOk, Delivery, OnCancel, OnClose, OnMessage, Properties
+
+T = TypeVar("T")
+
+_PROPERTIES = tuple(field.name for field in fields(Properties) if field.name not in ("type", "timestamp"))
+
+
+class AMQPChannel:
+    """One channel; the aio-pika channel is kept beside the aiormq one so that it lives as long."""
+
+    def __init__(self, is_lost: Callable[[], bool], channel: AbstractChannel, underlay: UnderlayChannel) -> None:
+        self._is_lost = is_lost
+        self._channel = channel
+        self._underlay = underlay
+        self._closing = False
+        self._callbacks: list[OnClose] = []
+        self._on_cancel: dict[str, OnCancel] = {}
+        underlay.on_consumer_cancel_callbacks.add(self._cancelled)
+        underlay.closing.add_done_callback(self._lost)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closing or self._underlay.is_closed or self._is_lost()
+
+    def on_close(self, callback: OnClose) -> None:
+        self._callbacks.append(callback)
+
+    def _lost(self, closed: asyncio.Future[Any]) -> None:
+        if self._closing:
+            return
+        reason = None if closed.cancelled() else closed.exception()
+        error = translate(reason, connection_lost=self._is_lost())
+        for callback in self._callbacks:
+            callback(error)
+
+    async def _rpc(self, operation: Coroutine[Any, Any, T]) -> T:
+        if self.is_closed:
+            operation.close()
+            raise self._closed_error()
+        return await detached(operation, self._is_lost)
+
+    def _closed_error(self) -> BrokerUnavailable | ChannelClosed:
+        if self._is_lost():
+            return BrokerUnavailable("the connection to the broker was lost")
+        return ChannelClosed()
+
+    async def exchange_declare(
+        self,
+        exchange: str,
+        type: str = "direct",
+        *,
+        durable: bool = True,
+        auto_delete: bool = False,
+        passive: bool = False,
+        arguments: Arguments = None,
+    ) -> None:
+        await self._rpc(
+            self._underlay.exchange_declare(
+                exchange,
+                exchange_type=type,
+                durable=durable,
+                auto_delete=auto_delete,
+                passive=passive,
+                arguments=_table(arguments),
+            )
+        )
+
+    async def exchange_delete(self, exchange: str, *, if_unused: bool = False) -> None:
+        await self._rpc(self._underlay.exchange_delete(exchange, if_unused=if_unused))
+
+    async def exchange_bind(
+        self, destination: str, source: str, routing_key: str = "", *, arguments: Arguments = None
+    ) -> None:
+        await self._rpc(self._underlay.exchange_bind(destination, source, routing_key, arguments=_table(arguments)))
+
+    async def exchange_unbind(
+        self, destination: str, source: str, routing_key: str = "", *, arguments: Arguments = None
+    ) -> None:
+        await self._rpc(self._underlay.exchange_unbind(destination, source, routing_key, arguments=_table(arguments)))
+
+    async def queue_declare(
+        self,
+        queue: str = "",
+        *,
+        durable: bool = True,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        passive: bool = False,
+        arguments: Arguments = None,
+    ) -> DeclareOk:
+        ok = await self._rpc(
+            self._underlay.queue_declare(
+                queue,
+                durable=durable,
+                exclusive=exclusive,
+                auto_delete=auto_delete,
+                passive=passive,
+                arguments=_table(arguments),
+            )
+        )
+        return DeclareOk(ok.queue or queue, ok.message_count or 0, ok.consumer_count or 0)
+
+    async def queue_bind(
+        self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
+    ) -> None:
+        await self._rpc(self._underlay.queue_bind(queue, exchange, routing_key, arguments=_table(arguments)))
+
+    async def queue_unbind(
+        self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
+    ) -> None:
+        await self._rpc(self._underlay.queue_unbind(queue, exchange, routing_key, arguments=_table(arguments)))
+
+    async def queue_purge(self, queue: str) -> int:
+        return (await self._rpc(self._underlay.queue_purge(queue))).message_count or 0
+
+    async def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        ok = await self._rpc(self._underlay.queue_delete(queue, if_unused=if_unused, if_empty=if_empty))
+        return ok.message_count or 0
+
+    async def basic_publish(
+        self, body: bytes, properties: Properties, exchange: str = "", routing_key: str = "", *, mandatory: bool = False
+    ) -> None:
+        if self.is_closed:
+            raise self._closed_error()
+        with translating(self._is_lost):
+            await self._underlay.basic_publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=_to_wire(properties),
+                mandatory=mandatory,
+                # The confirm says more than the drain of a socket, which would hold the channel's lock meanwhile.
+                wait=False,
+            )
+
+    async def basic_consume(
+        self,
+        queue: str,
+        on_message: OnMessage,
+        *,
+        on_cancel: OnCancel | None = None,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        arguments: Arguments = None,
+    ) -> str:
+        def deliver(message: DeliveredMessage) -> None:
+            if not self._closing:
+                on_message(_from_wire(self, message))
+
+        async def consume() -> str:
+            ok = await self._underlay.basic_consume(
+                queue,
+                deliver,  # type: ignore[arg-type]  # aiormq wraps plain functions too
+                no_ack=no_ack,
+                exclusive=exclusive,
+                consumer_tag=consumer_tag,
+                arguments=_table(arguments),
+            )
+            tag = ok.consumer_tag or ""
+            if on_cancel is not None:
+                self._on_cancel[tag] = on_cancel
+            return tag
+
+        return await self._rpc(consume())
+
+    def _cancelled(self, frame: spec.Basic.CancelOk | spec.Basic.Cancel) -> None:
+        callback = self._on_cancel.pop(frame.consumer_tag or "", None)
+        if callback is not None and not self._closing:
+            # Not from inside aiormq's reader.
+            asyncio.get_running_loop().call_soon(callback, frame.consumer_tag or "")
+
+    async def basic_cancel(self, consumer_tag: str) -> None:
+        self._on_cancel.pop(consumer_tag, None)
+        await self._rpc(self._underlay.basic_cancel(consumer_tag))
+
+    async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
+        message = await self._rpc(self._underlay.basic_get(queue, no_ack=no_ack))
+        if isinstance(message.delivery, spec.Basic.GetEmpty):
+            return None
+        return _from_wire(self, message)
+
+    def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
+        self._write(spec.Basic.Ack(delivery_tag=delivery_tag, multiple=multiple))
+
+    def basic_nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
+        self._write(spec.Basic.Nack(delivery_tag=delivery_tag, multiple=multiple, requeue=requeue))
+
+    def _write(self, frame: spec.Basic.Ack | spec.Basic.Nack) -> None:
+        """Queue a frame that has no answer, without waiting; aiormq's writer takes it from there."""
+        if self.is_closed:
+            return
+        marshalled = ChannelFrame.marshall(channel_number=self._underlay.number, frames=[frame])
+        try:
+            self._underlay.write_queue.put_nowait(marshalled)
+        except asyncio.QueueFull:
+            self._underlay.create_task(self._underlay.write_queue.put(marshalled))
+
+    async def basic_qos(self, prefetch_count: int) -> None:
+        await self._rpc(self._underlay.basic_qos(prefetch_count=prefetch_count))
+
+    async def basic_recover(self) -> None:
+        await self._rpc(self._underlay.basic_recover(requeue=True))
+
+    async def close(self) -> None:
+        if self.is_closed:
+            self._closing = True
+            return
+        self._closing = True
+
+        async def close() -> None:
+            with suppress(Exception):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._channel.close()
+
+        await detached(close(), self._is_lost)
+
+
+def _table(arguments: Arguments) -> dict[str, Any] | None:
+    return None if arguments is None else dict(arguments)
+
+
+def _to_wire(properties: Properties) -> spec.Basic.Properties:
+    wire = spec.Basic.Properties(message_type=properties.type)
+    if properties.timestamp is not None:
+        wire.timestamp = datetime.fromtimestamp(properties.timestamp, UTC)
+    for name in _PROPERTIES:
+        value = getattr(properties, name)
+        if value is not None:
+            setattr(wire, name, value)
+    return wire
+
+
+def _from_wire(channel: AMQPChannel, message: DeliveredMessage) -> Delivery:
+    wire, delivery = message.header.properties, message.delivery
+    return Delivery(
+        channel=channel,
+        body=message.body,
+        properties=Properties(
+            content_type=wire.content_type,
+            content_encoding=wire.content_encoding,
+            headers=wire.headers,
+            delivery_mode=wire.delivery_mode,
+            priority=wire.priority,
+            correlation_id=wire.correlation_id,
+            reply_to=wire.reply_to,
+            expiration=wire.expiration,
+            message_id=wire.message_id,
+            timestamp=None if wire.timestamp is None else int(wire.timestamp.timestamp()),
+            type=wire.message_type,
+            user_id=wire.user_id,
+            app_id=wire.app_id,
+        ),
+        delivery_tag=message.delivery_tag or 0,
+        redelivered=bool(message.redelivered),
+        exchange=message.exchange or "",
+        routing_key=message.routing_key or "",
+        consumer_tag=getattr(delivery, "consumer_tag", None),
+        message_count=getattr(delivery, "message_count", None),
+    )

@@ -1,0 +1,125 @@
+"""Opening and closing connections to RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from aio_pika.connection import make_url
+from aiormq import Channel as UnderlayChannel
+
+from aioresults.errors import BrokerUnavailable
+from aioresults.transport.amqp.channel import AMQPChannel
+from aioresults.transport.amqp.outcome import (
+    CLOSE_TIMEOUT,
+    detached,
+    is_cancelled_by_caller,
+    translate,
+    translate_connect,
+)
+from aioresults.transport.base import OnClose
+
+
+class AMQPTransport:
+    """Opens connections to one RabbitMQ, or to the nodes of one cluster in turn.
+
+    Args:
+        urls: ``amqp://`` or ``amqps://`` URLs; after a failure the next one is tried.
+        connection: opens an aio-pika connection instead; ``urls`` then only says what to print.
+        heartbeat: seconds; used where a URL does not name its own.
+        name: the connection name shown by the broker's management tools.
+        ssl_context: for ``amqps://``; by default one is made from the URL's parameters.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        connection: Callable[[], Awaitable[AbstractConnection]] | None = None,
+        heartbeat: int = 10,
+        name: str = "aioresults",
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._urls = [make_url(url) for url in urls]
+        self._next = 0
+        self._connection = connection
+        self._heartbeat = heartbeat
+        self._name = name
+        self._ssl_context = ssl_context
+
+    async def connect(self) -> AMQPConnection:
+        try:
+            opened = await (self._connection() if self._connection else self._open(self._urls[self._next]))
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled_by_caller(error):
+                raise
+            if self._urls:
+                self._next = (self._next + 1) % len(self._urls)
+            raise translate_connect(error) from error
+        return AMQPConnection(opened)
+
+    async def _open(self, url: Any) -> AbstractConnection:
+        parameters: dict[str, Any] = {} if "heartbeat" in url.query else {"heartbeat": self._heartbeat}
+        return await aio_pika.connect(
+            make_url(url, **parameters),
+            ssl_context=self._ssl_context,
+            client_properties={"connection_name": self._name},
+        )
+
+    def as_uri(self, include_password: bool = False) -> str:
+        if not self._urls:
+            return "amqp://"
+        url = self._urls[self._next].with_query(None)
+        return str(url) if include_password or url.password is None else str(url.with_password("**"))
+
+
+class AMQPConnection:
+    """One aio-pika connection."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        if connection.transport is None:
+            raise BrokerUnavailable("the connection is not open")
+        self._connection = connection
+        self._closing = False
+        self._closed: asyncio.Future[Any] = connection.transport.connection.closing
+        self._callbacks: list[OnClose] = []
+        self._closed.add_done_callback(self._lost)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_lost()
+
+    def _is_lost(self) -> bool:
+        return self._closing or self._closed.done()
+
+    def on_close(self, callback: OnClose) -> None:
+        self._callbacks.append(callback)
+
+    def _lost(self, closed: asyncio.Future[Any]) -> None:
+        if self._closing:
+            return
+        reason = None if closed.cancelled() else closed.exception()
+        error = translate(reason, connection_lost=True)
+        for callback in self._callbacks:
+            callback(error)
+
+    async def channel(self, *, confirms: bool = False) -> AMQPChannel:
+        async def opened() -> AMQPChannel:
+            channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=True)
+            await channel.initialize()
+            return AMQPChannel(self._is_lost, channel, cast("UnderlayChannel", await channel.get_underlay_channel()))
+
+        return await detached(opened(), self._is_lost)
+
+    async def close(self) -> None:
+        if self.is_closed:
+            return
+        self._closing = True
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._connection.close()

@@ -1,0 +1,55 @@
+"""The broker's reply codes and texts as errors: pure, and the same for every transport (AMQP 0-9-1, 1.4 and 4.2)."""
+
+from __future__ import annotations
+
+import re
+
+from aioresults.errors import (
+    AccessRefused,
+    BrokerRefused,
+    BrokerUnavailable,
+    ChannelClosed,
+    ChannelError,
+    InequivalentArgument,
+    NotFound,
+    PreconditionFailed,
+    ResourceLocked,
+)
+
+ACCESS_REFUSED = 403
+NOT_FOUND = 404
+RESOURCE_LOCKED = 405
+PRECONDITION_FAILED = 406
+NOT_ALLOWED = 530
+
+_BY_CODE: dict[int, type[ChannelError]] = {
+    ACCESS_REFUSED: AccessRefused,
+    NOT_FOUND: NotFound,
+    RESOURCE_LOCKED: ResourceLocked,
+    PRECONDITION_FAILED: PreconditionFailed,
+}
+
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<argument>[^']*)' for (?P<entity>\w+) '(?P<name>.*)' in vhost '.*': "
+    r"received (?P<declared>.+?) but current is (?P<existing>.+)",
+    re.DOTALL,
+)
+
+
+def channel_error(reply_code: int | None, reply_text: str) -> ChannelError:
+    """Return the error for a Channel.Close with this code and text."""
+    if reply_code == PRECONDITION_FAILED and (match := _INEQUIVALENT.search(reply_text)):
+        return InequivalentArgument(reply_text, **match.groupdict())
+    known = _BY_CODE.get(reply_code or 0)
+    if known is not None:
+        return known(reply_code or 0, reply_text)
+    return ChannelClosed(reply_code or 504, reply_text or "the channel is closed")
+
+
+def connect_error(reply_code: int | None, reply_text: str) -> BrokerUnavailable:
+    """Return the error for a connection that the broker closed while it was opened.
+
+    Credentials (403) and vhosts (530) are refused for good; a connection limit, also a 530, may pass.
+    """
+    refused = reply_code == ACCESS_REFUSED or (reply_code == NOT_ALLOWED and "limit" not in reply_text)
+    return (BrokerRefused if refused else BrokerUnavailable)(f"{reply_code} {reply_text}")

@@ -1,0 +1,36 @@
+# Short verbs; each does its own set-up. Another Python: PYTHON=python3.13 VENV=.venv313 make test
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: help demo test check bench clean
+.SILENT:
+
+help: ## what there is
+	sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+
+demo: $(READY) ## work done in one process, awaited in another: make demo FOLDER=/path, AMQP_URL=amqp://... for a broker of yours
+	$(BIN)/python -m examples.demo $(FOLDER) $(ARGS)
+
+test: $(READY) ## the test suite, on a private RabbitMQ node or on AIORESULTS_TEST_URL: make test ARGS="-k name"
+	.ci/setup rabbitmq
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## lint, formatting, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(wildcard aioresults examples tests)
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+
+bench: $(READY) ## the benchmarks: make bench ARGS=...
+	.ci/setup rabbitmq
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+clean: ## remove what the other verbs made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt .ci/setup
+	.ci/setup venv "$(PYTHON)" "$(VENV)"
+	touch $@

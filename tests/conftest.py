@@ -1,0 +1,87 @@
+"""What every test may ask for. A missing broker fails the tests that need one; it never skips them.
+
+| fixture            | scope    | is                                                                           |
+|--------------------|----------|------------------------------------------------------------------------------|
+| `rabbitmq`         | session  | a running private node, or only the `url` of `AIORESULTS_TEST_URL`  |
+| `amqp_url`         | session  | its URL                                                                      |
+| `broker_url`       | function | runs the test twice: on a `memory://` broker of its own, and on `amqp_url`   |
+| `private_rabbitmq` | function | a node to stop, kill and freeze; runs at the start, with what others left    |
+| `proxy`            | function | `await proxy(url)`: a `Proxy` in front of that URL                           |
+
+RabbitMQ is shared between tests: names and task ids are unique to each, and nobody counts what is there in all.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.proxy import Proxy
+from tests.rabbitmq import RabbitMQNode
+
+
+@dataclass(frozen=True)
+class ExistingBroker:
+    """The broker of `AIORESULTS_TEST_URL`, which is not ours to stop."""
+
+    url: str
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Asyncio only: aio-pika knows no other event loop."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQNode | ExistingBroker]:
+    if url := os.environ.get("AIORESULTS_TEST_URL"):
+        yield ExistingBroker(url)
+        return
+    with RabbitMQNode() as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def amqp_url(rabbitmq: RabbitMQNode | ExistingBroker) -> str:
+    return rabbitmq.url
+
+
+@pytest.fixture(params=["memory", "rabbitmq"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    if request.param == "memory":
+        return f"memory://{secrets.token_hex(8)}"
+    # Asked for here, not in the signature: tests on memory alone start no node.
+    url: str = request.getfixturevalue("amqp_url")
+    return url
+
+
+@pytest.fixture(scope="session")
+def _spare_node() -> Iterator[RabbitMQNode]:
+    with RabbitMQNode() as node:
+        yield node
+
+
+@pytest.fixture
+def private_rabbitmq(_spare_node: RabbitMQNode) -> RabbitMQNode:
+    _spare_node.thaw()
+    if not _spare_node.answers():
+        _spare_node.restart()
+    return _spare_node
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Callable[[str], Awaitable[Proxy]]]:
+    async with AsyncExitStack() as proxies:
+
+        async def in_front_of(url: str) -> Proxy:
+            parts = urlsplit(url)
+            return await proxies.enter_async_context(Proxy(parts.hostname or "localhost", parts.port or 5672))
+
+        yield in_front_of

@@ -1,0 +1,65 @@
+"""Child processes that never outlive the tests.
+
+A `Process` leads its own process group. It is ended by `stop` or `kill`, always by its PID; and when the process that
+started it dies without saying so (SIGKILL, a time limit), a guard ends the whole group in its stead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# The guard's stdin is a pipe that only the tests hold open: end of file means that they are gone.
+_GUARD = 'read -r _; kill -s KILL -- "-$1"'
+
+
+class Process:
+    """A running command, its output in the file `log` (appended), without standard input."""
+
+    def __init__(self, command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None) -> None:
+        with log.open("ab") as output:
+            # A group of its own also keeps the terminal's Ctrl-C from the child: the tests decide when it ends.
+            self._popen = subprocess.Popen(
+                command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, process_group=0
+            )
+        self.pid = self._popen.pid
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "guard", str(self.pid)], stdin=subprocess.PIPE, process_group=0
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether the command has not ended yet."""
+        return self._popen.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status; negative is the signal that ended it; `None` while it runs."""
+        return self._popen.poll()
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to the whole group, if the command still runs."""
+        if self.running:
+            os.killpg(self.pid, signum)
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Ask the command to end (SIGTERM) and wait for it, at most `timeout` seconds; then `kill`. Idempotent."""
+        if self.running:
+            self._popen.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(timeout)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the command and its group at once (SIGKILL). Idempotent."""
+        if self._guard.poll() is None:
+            # Not only if the command runs: a member of its group may have outlived it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._popen.wait()
+            self._guard.kill()
+            self._guard.communicate()

@@ -1,0 +1,1 @@
+"""One file per module, no broker; and the tests of the harness itself."""

@@ -1,0 +1,119 @@
+"""Private nodes live, die and remember as a test tells them to, and do not know one another."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from pathlib import Path
+
+import aio_pika
+import pytest
+
+from tests.rabbitmq import RabbitMQError, RabbitMQNode, find_scripts
+
+
+async def send(url: str, queue: str, body: bytes) -> None:
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue(queue, durable=True)
+        message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        await channel.default_exchange.publish(message, queue)
+
+
+async def receive(url: str, queue: str) -> bytes:
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        message = await (await channel.declare_queue(queue, durable=True)).get()
+        assert message is not None
+        await message.ack()
+        return message.body
+
+
+async def test_the_shared_broker_answers(amqp_url: str) -> None:
+    queue = f"harness-{secrets.token_hex(8)}"
+    await send(amqp_url, queue, b"hello")
+    assert await receive(amqp_url, queue) == b"hello"
+    async with await aio_pika.connect(amqp_url) as connection:
+        await (await connection.channel()).queue_delete(queue)
+
+
+async def test_data_and_url_survive_restart_and_kill(private_rabbitmq: RabbitMQNode) -> None:
+    node, url = private_rabbitmq, private_rabbitmq.url
+    await send(url, "kept", b"over a restart")
+    await asyncio.to_thread(node.restart)
+    assert await receive(node.url, "kept") == b"over a restart"
+    await send(url, "kept", b"over a kill")
+    node.kill()
+    assert not node.running
+    assert not node.answers()
+    await asyncio.to_thread(node.start)
+    assert await receive(url, "kept") == b"over a kill"
+
+
+def test_frozen_it_holds_connections_and_says_nothing(private_rabbitmq: RabbitMQNode) -> None:
+    private_rabbitmq.freeze()
+    with socket.create_connection(("127.0.0.1", private_rabbitmq.port), 5):
+        assert not private_rabbitmq.answers(timeout=0.2)
+    private_rabbitmq.thaw()
+    assert private_rabbitmq.answers(timeout=10)
+
+
+def test_commands_reach_it(private_rabbitmq: RabbitMQNode) -> None:
+    assert private_rabbitmq.ctl("eval", "os:getpid().").strip() == f'"{private_rabbitmq.pid}"'
+    assert private_rabbitmq.ctl("eval", "proplists:get_value(max_fds, erlang:system_info(check_io)).")
+    with pytest.raises(RabbitMQError, match="no_such_command"):
+        private_rabbitmq.ctl("no_such_command")
+
+
+async def test_two_at_once_share_nothing(private_rabbitmq: RabbitMQNode) -> None:
+    other = RabbitMQNode()
+    try:
+        await asyncio.to_thread(other.start)
+        queue = f"harness-{secrets.token_hex(8)}"
+        await send(private_rabbitmq.url, queue, b"one")
+        await send(other.url, queue, b"two")
+        assert await receive(private_rabbitmq.url, queue) == b"one"
+        assert await receive(other.url, queue) == b"two"
+        pid = other.pid
+    finally:
+        await asyncio.to_thread(other.close)
+    assert not other.folder.exists()
+    assert pid != private_rabbitmq.pid
+    assert private_rabbitmq.answers()
+
+
+def test_a_node_that_cannot_start_shows_its_log() -> None:
+    node = RabbitMQNode()
+    (node.folder / "rabbitmq.conf").write_text("no.such.setting = 1\n")
+    try:
+        with pytest.raises(RabbitMQError, match=r"no\.such\.setting"):
+            node.start()
+    finally:
+        node.close()
+
+
+def test_another_server_on_its_port_is_not_taken_for_it(private_rabbitmq: RabbitMQNode) -> None:
+    node = RabbitMQNode()
+    node.port = private_rabbitmq.port
+    assert private_rabbitmq.answers()
+    assert not node.answers()
+    node.close()
+
+
+def test_a_missing_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.rabbitmq._DEBIAN", Path("/nowhere"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(RabbitMQError, match="make test"):
+        find_scripts()
+
+
+def test_a_port_that_was_taken_meanwhile_is_chosen_anew() -> None:
+    node = RabbitMQNode()
+    with socket.create_server(("127.0.0.1", node.port)):
+        taken = node.port
+        try:
+            node.start()
+            assert node.port != taken
+        finally:
+            node.close()

@@ -1,0 +1,229 @@
+"""The shape of the package: imports point down, one importer of the AMQP libraries, few dependencies, short modules."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import tests
+
+PACKAGE = Path(tests.__file__).parents[1] / "aioresults"
+
+#: From the top down: a module may import its own layer, without a cycle, and those below.
+LAYERS = (
+    {"contrib"},
+    {"backend", "async_result", "group_result"},
+    {"drain", "outbox", "sessions"},
+    {"routing"},
+    {"messaging"},
+    {"transport"},
+    {"waiters", "serialization"},
+    {"results", "states", "retry", "errors"},
+)
+AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}
+AMQP_SEAM = "aioresults.transport.amqp"  # a module, or a package of that name
+DEPENDENCIES = {"aio_pika", "aiormq", "anyio", "msgpack"}
+#: Imports of extras, allowed where a name is looked up only when it is wanted.
+OPTIONAL = {"serialization": {"yaml", "backports"}}
+MAX_MODULE = 400  # lines
+MAX_FUNCTION = 50  # lines of the body, docstring not counted
+
+
+@dataclass
+class Module:
+    """One parsed file: what it imports, each name with its line, and what only type checkers see of that."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+    imports: list[tuple[str, int]] = field(default_factory=list)
+    typing_only: set[int] = field(default_factory=set)
+
+    @property
+    def part(self) -> str:
+        """The part of the package it belongs to; empty for `aioresults` itself."""
+        return self.name.partition(".")[2].partition(".")[0]
+
+
+def test_the_package_keeps_its_shape() -> None:
+    assert violations(PACKAGE) == []
+
+
+def violations(package: Path) -> list[str]:
+    """Everything that is wrong with the package in that folder, a line each."""
+    modules = {module.name: module for module in read(package)}
+    found = [line for module in modules.values() for check in CHECKS for line in check(module)]
+    return found + list(cycles(modules))
+
+
+def read(package: Path) -> Iterator[Module]:
+    paths = sorted(package.rglob("*.py"))
+    names = {path: ".".join((package.name, *path.relative_to(package).with_suffix("").parts)) for path in paths}
+    names = {path: name.removesuffix(".__init__") for path, name in names.items()}
+    known = set(names.values())
+    for path, name in names.items():
+        module = Module(name, path, ast.parse(path.read_text(encoding="utf-8")))
+        parent = name if path.stem == "__init__" else name.rpartition(".")[0]
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+                module.typing_only |= {
+                    inner.lineno for part in node.body for inner in ast.walk(part) if isinstance(inner, ast.stmt)
+                }
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module.imports += [(target, node.lineno) for target in targets(node, parent, known)]
+        yield module
+
+
+def targets(node: ast.Import | ast.ImportFrom, parent: str, known: set[str]) -> Iterator[str]:
+    """The modules that a statement imports; `from package import module` is an import of `package.module`."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    else:
+        base = node.module or ""
+        if node.level:
+            above = parent.rsplit(".", node.level - 1)[0]
+            base = f"{above}.{base}" if base else above
+        for alias in node.names:
+            yield f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base
+
+
+def layer(part: str) -> int | None:
+    return next((index for index, parts in enumerate(LAYERS) if part in parts), None)
+
+
+def arrows(module: Module) -> Iterator[str]:
+    """An arrow that points up; a module without a place."""
+    if not module.part:
+        return
+    own = layer(module.part)
+    if own is None:
+        yield f"{module.path}:1: `{module.part}` has no layer: give it one in LAYERS"
+        return
+    for target, line in module.imports:
+        top, _, rest = target.partition(".")
+        if top != "aioresults" or own == 0:
+            continue
+        part = rest.partition(".")[0]
+        theirs = layer(part)
+        if theirs is None or theirs < own:
+            yield f"{module.path}:{line}: {module.name} imports {target}, which is above it"
+
+
+def foreign_imports(module: Module) -> Iterator[str]:
+    """AMQP outside the seam, or a dependency that nobody agreed on."""
+    allowed = (
+        sys.stdlib_module_names | DEPENDENCIES | AMQP_LIBRARIES | {"aioresults"} | OPTIONAL.get(module.part, set())
+    )
+    for target, line in module.imports:
+        top = target.partition(".")[0]
+        if top in AMQP_LIBRARIES and not is_seam(module.name) and module.part != "contrib":
+            yield f"{module.path}:{line}: only {AMQP_SEAM} may import {top}"
+        elif top not in allowed and module.part != "contrib":
+            yield f"{module.path}:{line}: {module.name} imports {top}, which is not a dependency"
+
+
+def is_seam(name: str) -> bool:
+    return name == AMQP_SEAM or name.startswith(f"{AMQP_SEAM}.")
+
+
+def sizes(module: Module) -> Iterator[str]:
+    """A module without a docstring, too long a module, too long a function."""
+    if not ast.get_docstring(module.tree):
+        yield f"{module.path}:1: no docstring"
+    lines = len(module.path.read_text(encoding="utf-8").splitlines())
+    if lines > MAX_MODULE:
+        yield f"{module.path}:1: {lines} lines; {MAX_MODULE} are enough"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            if length > MAX_FUNCTION:
+                yield f"{module.path}:{node.lineno}: {node.name} has {length} lines; {MAX_FUNCTION} are enough"
+
+
+def cycles(modules: dict[str, Module]) -> Iterator[str]:
+    """Modules that import each other; what only type checkers see does not count."""
+    graph = {
+        module.name: {target for target, line in module.imports if target in modules and line not in module.typing_only}
+        for module in modules.values()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield f"a cycle: {' <- '.join(error.args[1])}"
+
+
+CHECKS = (arrows, foreign_imports, sizes)
+
+GOOD = {
+    "__init__.py": '"""The package."""\nfrom aioresults.backend import Backend as Backend\n',
+    "backend.py": '"""Top."""\nimport anyio\nfrom aioresults import errors\nfrom .transport.base import Port\n',
+    "async_result.py": '"""Handle."""\nfrom aioresults.backend import Backend\n',
+    "contrib/celery.py": '"""Adapter."""\nimport celery, aio_pika\nfrom aioresults import Backend\n',
+    "transport/__init__.py": '"""Ports."""\nfrom aioresults.transport.base import Port\n',
+    "transport/base.py": '"""Port."""\nfrom ..errors import Error\n',
+    "transport/amqp.py": '"""AMQP."""\nimport aio_pika\nfrom aiormq.abc import AbstractChannel\n',
+    "serialization/__init__.py": '"""Codecs."""\n\n\ndef load():\n    import yaml\n',
+    "errors.py": '"""Values."""\n',
+}
+_FIFTY = "\n    x = 1" * 50
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "complaint"),
+    [
+        (
+            "errors.py",
+            '"""V."""\nfrom aioresults.transport import base',
+            "errors imports aioresults.transport.base, which",
+        ),
+        ("errors.py", '"""V."""\nfrom aioresults import Backend', "errors imports aioresults, which is above"),
+        ("transport/base.py", '"""P."""\nfrom ..backend import Backend', "base imports aioresults.backend, which"),
+        ("transport/base.py", '"""P."""\ndef f():\n    import aioresults.backend', "which is above"),
+        ("transport/base.py", '"""P."""\nimport aiormq', "only aioresults.transport.amqp may import aiormq"),
+        ("transport/base.py", '"""P."""\nfrom pamqp.commands import Basic', "may import pamqp"),
+        ("transport/base.py", '"""P."""\nimport yaml', "imports yaml, which is not a dependency"),
+        ("serialization/__init__.py", '"""C."""\nimport yarl', "imports yarl, which is not a dependency"),
+        ("backend.py", '"""T."""\nimport aioresults.async_result', "a cycle: "),
+        ("helpers.py", '"""H."""', "`helpers` has no layer"),
+        ("errors.py", "x = 1", "no docstring"),
+        ("errors.py", '"""V."""' + "\n" * 401, "lines; 400 are enough"),
+        ("errors.py", f'"""V."""\ndef f():\n    """Why."""{_FIFTY}\n    x = 1', "f has 51 lines; 50 are enough"),
+    ],
+)
+def test_what_is_wrong_is_found(tmp_path: Path, path: str, source: str, complaint: str) -> None:
+    found = violations(build(tmp_path, GOOD | {path: source}))
+    assert complaint in found[0]
+    # An arrow that points up may close a cycle as well.
+    assert len([line for line in found if "a cycle" not in line]) == ("a cycle" not in complaint)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("transport/amqp/channel.py", '"""Seam."""\nimport aiormq'),
+        ("errors.py", '"""Values."""'),
+        ("errors.py", f'"""V."""\nasync def f():\n    """Why.\n\n    And how.\n    """{_FIFTY}'),
+        (
+            "backend.py",
+            '"""T."""\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .async_result import R',
+        ),
+    ],
+)
+def test_what_is_right_passes(tmp_path: Path, path: str, source: str) -> None:
+    assert violations(build(tmp_path, GOOD | {path: source})) == []
+
+
+def build(folder: Path, files: dict[str, str]) -> Path:
+    package = folder / "aioresults"
+    for name, source in files.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return package

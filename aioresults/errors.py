@@ -20,6 +20,7 @@
     │   ├── ContentDisallowed                  of a content type that is not accepted
     │   └── SignatureMismatch                  unsigned, or signed with an unknown key
     ├── RemoteError                            the task failed with an exception unknown here
+    ├── RemoteTraceback                        the traceback of the worker, as the cause of what is raised here
     ├── TaskRevoked                            the task was revoked
     ├── NotBoundError                          an exchange or queue used without a channel
     ├── NotSupported                           an operation that RabbitMQ refuses
@@ -141,7 +142,9 @@ class EncodeError(AioResultsError):
 
 
 class DecodeError(AioResultsError):
-    """A message that cannot be read."""
+    """A message that cannot be read; ``task_id`` is the task it was about, where that is known."""
+
+    task_id: str | None = None
 
 
 class ContentDisallowed(DecodeError):
@@ -176,6 +179,10 @@ class RemoteError(AioResultsError):
         name = f"{self.exc_module}.{self.exc_type}" if self.exc_module else self.exc_type
         arguments = self.exc_message if isinstance(self.exc_message, (list, tuple)) else (self.exc_message,)
         return f"{name}({', '.join(map(repr, arguments))})"
+
+
+class RemoteTraceback(AioResultsError):
+    """The cause of an exception that was raised by a worker: its ``str`` is the text of the remote traceback."""
 
 
 class TaskRevoked(AioResultsError):

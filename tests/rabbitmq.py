@@ -176,7 +176,7 @@ class RabbitMQNode:
     def _ports_taken(self) -> bool:
         # Somebody may have taken a port between its choice and its use.
         no_epmd = self._epmd is not None and not self._epmd.running
-        return no_epmd or "eaddrinuse" in self.log_tail()
+        return no_epmd or any(word in self.log_tail() for word in ("eaddrinuse", "dist_port_already_used"))
 
     def _choose_ports(self) -> None:
         self.port, self._dist_port, epmd_port = free_ports(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from aioresults import states
@@ -40,6 +40,37 @@ class ResultMeta:
     #: Whatever else the report held, by its key.
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        task_id: str,
+        result: Any,
+        status: str,
+        traceback: str | None = None,
+        request: Any | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> ResultMeta:
+        """Return the report that a worker makes now: dated when it is ready, with what ``request`` says of the task.
+
+        ``extra`` goes into the fields of its names, and into ``extra`` where there are none.
+        """
+        meta = cls(
+            task_id,
+            status,
+            result.as_tuple() if hasattr(result, "as_tuple") else result,
+            traceback,
+            list(getattr(request, "children", None) or ()),
+            datetime.now(UTC) if status in states.READY_STATES else None,
+            getattr(request, "group", None),
+            getattr(request, "parent_id", None),
+        )
+        for name, value in (extra or {}).items():
+            if name in _SETTABLE:
+                setattr(meta, name, value)
+            else:
+                meta.extra[name] = value
+        return meta
+
     @property
     def is_ready(self) -> bool:
         """Whether this report ends a wait."""
@@ -55,6 +86,9 @@ class ResultMeta:
         if propagate and self.is_failure and isinstance(self.result, BaseException):
             raise self.result
         return self.result
+
+
+_SETTABLE = frozenset({"children", "group_id", "parent_id", "name", "args", "kwargs", "worker", "retries", "queue"})
 
 
 @dataclass(frozen=True, slots=True)

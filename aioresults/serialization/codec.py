@@ -19,7 +19,7 @@ from aioresults.serialization.envelope import Document, Envelope
 from aioresults.serialization.exceptions import salvage
 from aioresults.serialization.registry import Serializers
 from aioresults.serialization.report import read_report, write_report
-from aioresults.serialization.serializer import Serializer
+from aioresults.serialization.serializer import Limits, Serializer
 
 COMPRESSION_THRESHOLD: Final = 1024
 """Bodies below so many bytes are never compressed: it costs more than it saves."""
@@ -34,8 +34,8 @@ class Codec:
 
     Pure and synchronous. ``accept`` holds names or content types of serializers. With a ``signing_key`` every message
     is signed and unsigned ones are refused; of several keys the first signs and all verify. A body longer than
-    ``max_body_size`` or, decompressed, than ``max_decompressed_size`` bytes, or nested deeper than ``max_depth``
-    containers, is refused. ConfigurationError names what cannot work.
+    ``max_body_size`` or, decompressed, than ``max_decompressed_size`` bytes, or of more than ``max_containers`` lists and dicts or
+    these nested deeper than ``max_depth``, is refused. ConfigurationError names what cannot work.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Codec:
         max_body_size: int = 16 * 2**20,
         max_decompressed_size: int = 64 * 2**20,
         max_depth: int = 100,
+        max_containers: int = 1_000_000,
     ) -> None:
         registry = Serializers() if serializers is None else serializers
         self._serializer = registry.find(serializer)
@@ -59,7 +60,7 @@ class Codec:
         self._signer = None if signing_key is None else signing.Signer(signing_key)
         self._max_body_size = _limit("max_body_size", max_body_size)
         self._max_decompressed_size = _limit("max_decompressed_size", max_decompressed_size)
-        self._max_depth = _limit("max_depth", max_depth)
+        self._limits = Limits(_limit("max_depth", max_depth), _limit("max_containers", max_containers))
 
     def encode(self, meta: ResultMeta) -> bytes:
         """Return ``meta`` as one document; EncodeError names the type that cannot be written.
@@ -111,7 +112,7 @@ class Codec:
         try:
             task_id, content_type, content_encoding, body = document
             reader = self._readers.get(content_type) or self._reader(content_type)
-            return read_report(reader.read(body, content_encoding, self._max_depth), task_id, self._exceptions)
+            return read_report(reader.read(body, content_encoding, self._limits), task_id, self._exceptions)
         except DecodeError as error:
             error.task_id = document.task_id
             raise

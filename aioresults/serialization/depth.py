@@ -10,7 +10,7 @@ _CONTAINERS = (dict, list, tuple, set, frozenset)
 def is_deeper(value: Any, limit: int) -> bool:
     """Tell whether containers are nested more than ``limit`` levels deep in ``value``; a lone container is one level.
 
-    Goes level by level and looks at a container that is shared only once per level. So neither aliases that would
+    Goes level by level, and looks only once per level at a container that is shared. So neither aliases that would
     multiply nor a cycle (which is deeper than any limit) make it slow.
     """
     level: dict[int, Any] = {id(value): value} if isinstance(value, _CONTAINERS) else {}

@@ -9,6 +9,7 @@ words. Tuples become lists, keys of dicts become strings.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import date, datetime, time
@@ -78,6 +79,8 @@ def _read_object(value: dict[str, Any]) -> Any:
         raise DecodeError(f"a json value marked {mark!r} is not one ({type(error).__name__})") from error
 
 
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+
 _encode: Final = json.JSONEncoder(default=_write_other, separators=(",", ":")).encode
 _decode_plain: Final = json.JSONDecoder().decode
 _decode_marked: Final = json.JSONDecoder(object_hook=_read_object).decode
@@ -90,10 +93,14 @@ def _decode(text: str) -> Any:
     return _decode_plain(text)
 
 
-def _containers(text: str) -> int:
+def _bound(text: str) -> int:
     return text.count("[") + text.count("{")
+
+
+def _exceeds(text: str, limit: int) -> bool:
+    return _bound(_STRING.sub("", text)) > limit
 
 
 def json_serializer() -> Serializer:
     """Return the serializer ``json``."""
-    return Serializer("json", _encode, _decode, "application/json", "utf-8", _containers)
+    return Serializer("json", _encode, _decode, "application/json", "utf-8", _bound, _exceeds)

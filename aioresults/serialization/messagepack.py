@@ -43,11 +43,26 @@ def _loads(body: bytes) -> Any:
     return _unpack(body, strict_map_key=False, timestamp=3, ext_hook=_refuse_extension)
 
 
-def _containers(body: bytes) -> int:
+def _bound(body: bytes) -> int:
     return len(body.translate(None, _NOT_CONTAINERS))
+
+
+def _exceeds(body: bytes, limit: int) -> bool:
+    """Read the body with nothing kept of it, and stop counting at the limit."""
+    left = iter(range(limit))
+
+    def count(container: object) -> bool:
+        next(left)
+        return False
+
+    try:
+        _unpack(body, strict_map_key=False, object_hook=count, list_hook=count)
+    except StopIteration:
+        return True
+    return False
 
 
 def msgpack_serializer() -> Serializer:
     """Return the serializer ``msgpack``."""
     pack = msgpack.Packer(use_bin_type=True, datetime=True, default=_refuse_value).pack
-    return Serializer("msgpack", pack, _loads, "application/x-msgpack", "binary", _containers)
+    return Serializer("msgpack", pack, _loads, "application/x-msgpack", "binary", _bound, _exceeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aioresults.errors import DecodeError, EncodeError
@@ -10,14 +11,29 @@ from aioresults.serialization.charset import decode_text
 from aioresults.serialization.depth import is_deeper
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a value may come out of a document."""
+
+    #: How deep its containers may be nested.
+    depth: int = 100
+    #: How many containers it may have. An empty list is one byte on the wire and sixty in memory.
+    containers: int = 1_000_000
+
+
+def _never(data: Any, limit: int) -> bool:
+    return False
+
+
 class Serializer:
     """Writes values to bytes and reads them back, with nothing but ``EncodeError`` and ``DecodeError``.
 
-    ``dumps`` and ``loads`` deal in ``bytes`` when ``content_encoding`` is ``binary``, else in ``str``. ``containers``
-    gives, faster than a walk over the value, a number that its depth of nesting cannot exceed.
+    ``dumps`` and ``loads`` deal in ``bytes`` when ``content_encoding`` is ``binary``, else in ``str``. Of a document
+    that ``loads`` would be given, ``bound`` quickly gives a number of containers that it cannot exceed, and ``exceeds``
+    tells whether it really holds more than that many; without that only the depth is limited.
     """
 
-    __slots__ = ("_binary", "_containers", "_dumps", "_loads", "content_encoding", "content_type", "name")
+    __slots__ = ("_binary", "_bound", "_dumps", "_exceeds", "_loads", "content_encoding", "content_type", "name")
 
     def __init__(
         self,
@@ -26,14 +42,16 @@ class Serializer:
         loads: Callable[[Any], Any],
         content_type: str,
         content_encoding: str = "utf-8",
-        containers: Callable[[Any], int] = len,
+        bound: Callable[[Any], int] = len,
+        exceeds: Callable[[Any, int], bool] = _never,
     ) -> None:
         self.name = name
         self.content_type = content_type
         self.content_encoding = content_encoding
         self._dumps = dumps
         self._loads = loads
-        self._containers = containers
+        self._bound = bound
+        self._exceeds = exceeds
         self._binary = content_encoding == "binary"
 
     def write(self, value: Any) -> bytes:
@@ -46,19 +64,27 @@ class Serializer:
         except Exception as error:  # whatever a serializer and the values' own hooks may raise
             raise EncodeError(f"{self.name} cannot write this value: {type(error).__name__}: {error}") from error
 
-    def read(self, body: bytes, content_encoding: str | None, max_depth: int) -> Any:
-        """Return the value in ``body``; DecodeError for anything that is not one, or nested too deep."""
+    def read(self, body: bytes, content_encoding: str | None, limits: Limits) -> Any:
+        """Return the value in ``body``; DecodeError for anything that is not one, or beyond a limit."""
         try:
             data = body if self._binary else decode_text(body, content_encoding)
-            value = self._loads(data)
-            if self._containers(data) > max_depth and is_deeper(value, max_depth):
-                raise DecodeError(f"the body is nested deeper than {max_depth} levels")
-            return value
+            bound = self._bound(data)
+            if bound > limits.depth:
+                return self._read_large(data, bound, limits)
+            return self._loads(data)
         except DecodeError:
             raise
         except Exception as error:  # input is hostile: parsers answer it with errors of any kind
             # The error's own text may quote the result, and our messages are logged.
             raise DecodeError(f"the body is not readable as {self.name} ({type(error).__name__})") from error
+
+    def _read_large(self, data: Any, bound: int, limits: Limits) -> Any:
+        if bound > limits.containers and self._exceeds(data, limits.containers):
+            raise DecodeError(f"the body holds more than {limits.containers} containers")
+        value = self._loads(data)
+        if is_deeper(value, limits.depth):
+            raise DecodeError(f"the body is nested deeper than {limits.depth} levels")
+        return value
 
 
 def type_name(value: object) -> str:

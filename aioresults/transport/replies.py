@@ -35,6 +35,8 @@ _INEQUIVALENT = re.compile(
     re.DOTALL,
 )
 
+_TOO_LARGE = re.compile(r"message size \d+ is larger than (configured )?max size (?P<limit>\d+)")
+
 
 def channel_error(reply_code: int | None, reply_text: str) -> ChannelError:
     """Return the error for a Channel.Close with this code and text."""
@@ -53,3 +55,9 @@ def connect_error(reply_code: int | None, reply_text: str) -> BrokerUnavailable:
     """
     refused = reply_code == ACCESS_REFUSED or (reply_code == NOT_ALLOWED and "limit" not in reply_text)
     return (BrokerRefused if refused else BrokerUnavailable)(f"{reply_code} {reply_text}")
+
+
+def message_size_limit(reply_text: str) -> int | None:
+    """Return the broker's limit in bytes, when ``reply_text`` says that a message was larger; else None."""
+    match = _TOO_LARGE.search(reply_text)
+    return int(match["limit"]) if match else None

@@ -110,7 +110,7 @@ class AMQPConnection:
 
     async def channel(self, *, confirms: bool = False) -> AMQPChannel:
         async def opened() -> AMQPChannel:
-            channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=True)
+            channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
             await channel.initialize()
             return AMQPChannel(self._is_lost, channel, cast("UnderlayChannel", await channel.get_underlay_channel()))
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from aiormq import spec
 from aiormq.exceptions import (
     AMQPConnectionError,
+    AMQPError,
     AuthenticationError,
     ChannelAccessRefused,
     ChannelLockedResource,
@@ -87,8 +88,13 @@ def translating(is_lost: Callable[[], bool]) -> Iterator[None]:
         raise BrokerUnavailable("the connection to the broker was lost") from error
     except AioResultsError:
         raise
-    except Exception as error:
+    except (AMQPError, OSError) as error:
         raise translate(error, connection_lost=is_lost()) from error
+    except RuntimeError as error:
+        # "Connection was not opened", "... closed"
+        if not is_lost():
+            raise
+        raise translate(error, connection_lost=True) from error
 
 
 def translate(error: BaseException | None, *, connection_lost: bool) -> AioResultsError:

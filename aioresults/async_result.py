@@ -1,0 +1,78 @@
+"""A handle on one task's result."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
+
+from aioresults.results import ResultMeta
+
+if TYPE_CHECKING:
+    from aioresults.backend import AMQPBackend
+
+
+class AsyncResult:
+    """The result of ``task_id``, wherever it is now; ``await`` it for the value.
+
+    Holds no state of its own: equal to every other handle on the same task, cheap to make and to throw away.
+    """
+
+    __slots__ = ("_backend", "task_id")
+
+    def __init__(self, task_id: str, backend: AMQPBackend) -> None:
+        self.task_id = task_id
+        self._backend = backend
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.get().__await__()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and other.task_id == self.task_id
+
+    def __hash__(self) -> int:
+        return hash(self.task_id)
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult: {self.task_id}>"
+
+    @property
+    def id(self) -> str:
+        """The task id (Celery's name for it)."""
+        return self.task_id
+
+    async def get(self, timeout: float | None = None, propagate: bool = True) -> Any:
+        """Wait for the value; see ``AMQPBackend.wait_for``."""
+        return await self._backend.wait_for(self.task_id, timeout=timeout, propagate=propagate)
+
+    async def meta(self) -> ResultMeta:
+        """Return the latest report without waiting; see ``AMQPBackend.get_task_meta``."""
+        return await self._backend.get_task_meta(self.task_id)
+
+    async def state(self) -> str:
+        """Return the latest state without waiting."""
+        return (await self.meta()).status
+
+    async def ready(self) -> bool:
+        """Whether the task has ended."""
+        return (await self.meta()).is_ready
+
+    async def successful(self) -> bool:
+        """Whether the task has ended with a result."""
+        meta = await self.meta()
+        return meta.is_ready and not meta.is_failure
+
+    async def failed(self) -> bool:
+        """Whether the task has ended with an error, or was revoked."""
+        return (await self.meta()).is_failure
+
+    def updates(self, timeout: float | None = None) -> AsyncIterator[ResultMeta]:
+        """Iterate over the state reports until the ready one; see ``AMQPBackend.watch``."""
+        return self._backend.watch(self.task_id, timeout=timeout)
+
+    async def forget(self) -> None:
+        """Delete the result; see ``AMQPBackend.forget``."""
+        await self._backend.forget(self.task_id)
+
+    def as_tuple(self) -> tuple[tuple[str, None], None]:
+        """Return the form in which Celery writes a result inside a result."""
+        return (self.task_id, None), None

@@ -1,0 +1,417 @@
+"""``AMQPBackend``: task results over RabbitMQ, stored by one process and awaited by another.
+
+Names and meanings are those of Celery's ``AMQPBackend``, made awaitable. Where this one differs: a timeout is one
+deadline for the whole call, in float seconds, with 0 for one look; failures are raised unless ``propagate=False``;
+every call may be cancelled without losing a result; and a wait outlasts any outage of the broker.
+"""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, Self
+
+from aioresults import checks, messaging, states
+from aioresults.drain import Drain
+from aioresults.errors import BacklogLimitExceeded, ConfigurationError, ResultTimeout
+from aioresults.lifetime import Lifetime
+from aioresults.lookup import DEFAULT_BACKLOG_LIMIT, Lookup
+from aioresults.marks import Marks
+from aioresults.many_results import ManyResults, OnMessage
+from aioresults.observer import Observer
+from aioresults.outbox import Outbox
+from aioresults.recording import Recording
+from aioresults.reports import Reports
+from aioresults.results import ResultMeta
+from aioresults.retry import RetryPolicy
+from aioresults.routing import Destination, QueuePerTask, Routing, RoutingOptions
+from aioresults.serialization import Codec, Serializers
+from aioresults.sessions import Session, Sessions
+from aioresults.transport import Channel, transport_for
+from aioresults.waiters import Waiter, Waiters
+from aioresults.watch import watch
+
+
+class AMQPBackend(Marks):
+    """Stores and awaits task results over RabbitMQ.
+
+    Args:
+        url: ``amqp://`` or ``amqps://``; a sequence of such for the nodes of one cluster; or ``memory://NAME``, a broker
+            inside this process.
+        connection: instead of ``url``, a callable that opens an aio-pika connection.
+        exchange, exchange_type, auto_delete: as in Celery; None means what the routing prefers.
+        persistent: results survive a restart of the broker; False sends transient messages (delivery mode 1).
+        serializer: what is written: ``json``, ``msgpack``, or a name that ``serializers`` knows.
+        compression: ``zlib``, ``bz2``, ``lzma``, ``zstd``, or None.
+        accept: names or content types of what is read; anything else is refused.
+        serializers: a registry of your own, with further serializers and exceptions.
+        signing_key: bytes, or several for rotation (the first one signs): unsigned results are then refused.
+        expires: seconds, or a ``timedelta``, that an unread result is kept; None for ever.
+        routing: where results go and where to look for them.
+        retry_policy: how a failed store is tried again; a ``RetryPolicy`` or a mapping of its fields.
+        store_only: for workers: nothing is consumed, and calls that wait raise ``ConfigurationError``.
+        max_cached_results: how many metas are remembered; the least recently used go first; 0 for none.
+        max_result_size: bytes; a larger result fails with ``ResultTooLarge`` before anything is sent.
+        connect_timeout: seconds that ``open`` and each attempt to connect may take.
+        rpc_timeout: seconds that one round trip to the broker may take.
+        heartbeat: seconds between signs of life, where the URL does not say.
+        ssl_context: for ``amqps://``.
+
+    Nothing is connected before ``open`` (or ``async with``). A backend belongs to the event loop that opens it.
+
+    Raises:
+        ConfigurationError: naming the value, and what is allowed.
+    """
+
+    Consumer: ClassVar = messaging.Consumer
+    Exchange: ClassVar = messaging.Exchange
+    Producer: ClassVar = messaging.Producer
+    Queue: ClassVar = messaging.Queue
+    BacklogLimitExceeded: ClassVar = BacklogLimitExceeded
+    persistent: bool = True
+    supports_autoexpire: ClassVar = True
+    retry_policy: RetryPolicy | Mapping[str, Any] = RetryPolicy()
+
+    def __init__(
+        self,
+        url: str | Sequence[str] = "amqp://guest:guest@localhost/",
+        *,
+        connection: Callable[[], Awaitable[Any]] | None = None,
+        exchange: str | None = None,
+        exchange_type: str | None = None,
+        auto_delete: bool | None = None,
+        persistent: bool | None = None,
+        # Wire format
+        serializer: str = "json",
+        compression: str | None = None,
+        accept: Iterable[str] = ("json", "msgpack"),
+        serializers: Serializers | None = None,
+        signing_key: bytes | Sequence[bytes] | None = None,
+        # Behaviour
+        expires: float | timedelta | None = 86400,
+        routing: Routing | None = None,
+        retry_policy: RetryPolicy | Mapping[str, Any] | None = None,
+        store_only: bool = False,
+        # Limits
+        max_cached_results: int = 10_000,
+        max_result_size: int = 16 * 2**20,
+        connect_timeout: float = 10,
+        rpc_timeout: float = 5,
+        heartbeat: int = 10,
+        ssl_context: ssl_module.SSLContext | None = None,
+    ) -> None:
+        if persistent is not None:
+            self.persistent = persistent
+        self.retry_policy = RetryPolicy.of(self.retry_policy if retry_policy is None else retry_policy)
+        self._transport = transport_for(
+            url, connection=connection, heartbeat=checks.count("heartbeat", heartbeat), ssl_context=ssl_context
+        )
+        options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, checks.expires(expires))
+        self._routing = (QueuePerTask() if routing is None else routing).configured(options)
+        codec = Codec(
+            serializers=serializers,
+            serializer=serializer,
+            compression=compression,
+            accept=accept,
+            signing_key=signing_key,
+        )
+        size = checks.count("max_result_size", max_result_size, 1)
+        self._reports = Reports(codec, persistent=self.persistent, max_size=size)
+        self._store_only = store_only
+        self._assemble(
+            checks.count("max_cached_results", max_cached_results),
+            checks.seconds("connect_timeout", connect_timeout),
+            checks.seconds("rpc_timeout", rpc_timeout),
+        )
+
+    def _assemble(self, max_cached: int, connect_timeout: float, rpc_timeout: float) -> None:
+        """Put the parts of one lifetime together."""
+        self._sessions = Sessions(
+            self._transport,
+            prepare=self._prepare,
+            on_refused=lambda error: self._waiters.fail_all(error),
+            store_only=self._store_only,
+            connect_timeout=connect_timeout,
+            rpc_timeout=rpc_timeout,
+        )
+        self._waiters = Waiters(max_cached, lambda task_id, taken: self._drain.on_change(task_id, taken))
+        self._drain = Drain(self._waiters, self._queue_for, self._reports.read)
+        self._outbox = Outbox(self._sessions, RetryPolicy.of(self.retry_policy))
+        drain = None if self._store_only else self._drain
+        self._lifetime = Lifetime(self._sessions, self._outbox, drain, self._waiters, connect_timeout=connect_timeout)
+        self._lookup = Lookup(
+            self._sessions, self._waiters, self._queue_for, self._reports.read, rpc_timeout=rpc_timeout
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.as_uri()} {type(self._routing).__name__}>"
+
+    # Lifetime
+
+    async def open(self) -> Self:
+        """Connect, and return when the backend can be used: everything declared, ``reply_to`` valid.
+
+        Raises:
+            BrokerUnavailable: not within ``connect_timeout``.
+            BrokerRefused: wrong credentials, no such vhost, TLS: trying on would not help.
+            ChannelError: the broker refused a declaration.
+            BackendClosed: closed before; make a new one.
+
+        ``open`` and ``close`` may be called from different tasks. Cancelled, it leaves nothing behind.
+        """
+        await self._lifetime.open()
+        return self
+
+    async def close(self) -> None:
+        """Publish what is waiting, within 5 seconds, then end every call that waits with ``BackendClosed``.
+
+        Safe to call at any time, twice, and from several tasks. Cancelled, it goes on to its end.
+        """
+        await self._lifetime.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def _prepare(self, session: Session) -> None:
+        for entity in self._routing.topology():
+            await session.run(entity.declare, publishing=True)
+        if type(self).revive is not AMQPBackend.revive:
+            await self.revive(await session.channel())  # opens a connection of its own, so only where it is wanted
+
+    async def revive(self, channel: Channel) -> None:
+        """Declare what your own code needs; awaited at the start of every session. Does nothing by itself.
+
+        ``channel`` is on a connection apart from the backend's: nothing done there disturbs a result.
+        """
+
+    # Where results go: to be overridden, as in Celery
+
+    def rkey(self, task_id: str) -> str:
+        """Return the routing key of a task's reports."""
+        return self._routing.rkey(task_id)
+
+    def destination_for(self, task_id: str, request: Any | None = None) -> tuple[str, str]:
+        """Return routing key and correlation id of a report about ``task_id``."""
+        return self._routing.destination_for(self.rkey(task_id), task_id, request)
+
+    def on_reply_declare(self, task_id: str) -> list[messaging.Queue]:
+        """Return the queues that are declared when a report about ``task_id`` finds none."""
+        queue = self._queue_for(task_id)
+        return [queue] if queue else []
+
+    def _queue_for(self, task_id: str) -> messaging.Queue | None:
+        return self._routing.queue(self.rkey(task_id))
+
+    @property
+    def reply_to(self) -> str | None:
+        """The address to put into a task message; None when the routing needs none.
+
+        Raises:
+            ConfigurationError: the backend is ``store_only``.
+        """
+        self._check_waits()
+        return self._routing.reply_to
+
+    # Storing
+
+    async def store_result(
+        self,
+        task_id: str,
+        result: Any,
+        status: str = states.SUCCESS,
+        traceback: str | None = None,
+        request: Any | None = None,
+        **extra: Any,
+    ) -> Any:
+        """Store one state report, and return ``result`` when the broker has confirmed it.
+
+        Args:
+            result: the return value, an exception for FAILURE, RETRY and REVOKED, or any report.
+            status: a known state, or your own, such as ``PROGRESS``.
+            traceback: the text of a traceback.
+            request: a ``Request``, or anything with some of its attributes.
+            extra: further fields of the report.
+
+        Raises:
+            EncodeError: the serializer cannot write it; nothing was sent.
+            StoreError: it cannot be stored: too large, or not routed.
+            BrokerUnavailable: not stored within the retry policy, or nobody knows; the last error is the cause.
+            ChannelError: the broker refused the queue, for example one that exists with other arguments.
+
+        Cancelled: withdrawn if it was not sent yet, else stored or unknown, never half.
+        """
+        self._lifetime.check()
+        checks.task_id(task_id)
+        routing_key, correlation_id = self.destination_for(task_id, request)
+        meta = ResultMeta.of(task_id, result, checks.status(status), traceback, request, extra)
+        body, properties = self._reports.write(meta, correlation_id)
+        declare = tuple(self.on_reply_declare(task_id))
+        destination = Destination(self._routing.exchange.name, routing_key, declare)
+        await self._outbox.put(destination, task_id, body, properties)
+        return result
+
+    def recording(self, task_id: str, request: Any | None = None) -> Recording:
+        """Return an async context manager that stores STARTED, and then what came of its body."""
+        return Recording(self, task_id, request)
+
+    # Waiting
+
+    def _check_waits(self) -> None:
+        if self._store_only:
+            raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
+
+    def _check_wait(self, task_id: str, timeout: float | None) -> float | None:
+        self._check_waits()
+        self._lifetime.check()
+        self.rkey(task_id)
+        self._sessions.ask()
+        return checks.timeout(timeout)
+
+    async def wait_for(
+        self, task_id: str, timeout: float | None = None, cache: bool = True, propagate: bool = True
+    ) -> Any:
+        """Wait for the result of a task, take it, and return its value.
+
+        Args:
+            timeout: seconds; None for no limit, 0 for one look.
+            cache: whether a result that was taken before in this process will do.
+            propagate: raise the task's error when it failed or was revoked, instead of returning it.
+
+        Raises:
+            ResultTimeout: the deadline passed.
+            RemoteError, TaskRevoked, or the task's own exception: with ``propagate``.
+            ResultForgotten: deleted meanwhile, or taken by another process.
+            BrokerRefused, ChannelError: the broker will not let us wait.
+            BackendClosed: closed meanwhile.
+
+        Cancelling is safe: the result stays with the broker for whoever asks next.
+        """
+        if cache and (known := self._waiters.ready(task_id)) is not None:
+            return known.value(propagate)
+        return (await self.consume(task_id, timeout)).value(propagate)
+
+    async def consume(self, task_id: str, timeout: float | None = None) -> ResultMeta:
+        """Wait for the ready report of a task and take it; as ``wait_for`` without its cache, and nothing propagates."""
+        limit = self._check_wait(task_id, timeout)
+        if limit == 0:
+            for meta in await self._lookup.take_ready([task_id]):
+                return meta
+            raise ResultTimeout(0, [task_id])
+        waiter = Waiter()
+        timer = limit and waiter.get_loop().call_later(limit, waiter.on_error, task_id, ResultTimeout(limit, [task_id]))
+        self._waiters.join(task_id, waiter)
+        try:
+            meta = await waiter
+            self._waiters.take(task_id, waiter)
+            return meta
+        finally:
+            self._waiters.leave(task_id, waiter)
+            if timer:
+                timer.cancel()
+
+    def get_many(
+        self, task_ids: Iterable[str], timeout: float | None = None, on_message: OnMessage | None = None
+    ) -> ManyResults:
+        """Wait for many tasks: await it for ``{task_id: meta}``, or iterate over ``(task_id, meta)`` as they arrive.
+
+        Args:
+            task_ids: any iterable, read once.
+            timeout: seconds for all of them together; None for no limit, 0 for one look each.
+            on_message: called with every report, ready or not.
+        """
+        ids = list(task_ids)
+        limit = checks.timeout(timeout)
+        for task_id in ids:
+            self._check_wait(task_id, limit)
+        return ManyResults(self._waiters, ids, timeout=limit, on_message=on_message, take_ready=self._lookup.take_ready)
+
+    def watch(self, task_id: str, timeout: float | None = None) -> AsyncIterator[ResultMeta]:
+        """Iterate over the state reports of a task, until the ready one, which is taken.
+
+        Args:
+            timeout: seconds for all of it together; None for no limit.
+
+        Raises:
+            ResultTimeout: no ready report by then.
+
+        Leaving the loop, or cancelling it, is safe. Reports that are not ready are consumed by who sees them.
+        """
+        return watch(self._waiters, task_id, self._check_wait(task_id, timeout))
+
+    async def drain_events(self, timeout: float | None = None) -> dict[str, ResultMeta]:
+        """Wait until at least one ready report arrives here, and return ``{task_id: meta}`` of those that did.
+
+        Observes what other calls wait for: it subscribes to nothing and takes nothing.
+
+        Raises:
+            ResultTimeout: nothing arrived within ``timeout`` seconds.
+        """
+        self._check_waits()
+        self._lifetime.check()
+        return await Observer(self._waiters).next(checks.timeout(timeout))
+
+    # Looking
+
+    async def get_task_meta(self, task_id: str, backlog_limit: int = DEFAULT_BACKLOG_LIMIT) -> ResultMeta:
+        """Return the latest report about a task without consuming it; PENDING when there is none.
+
+        What this process has seen of a task it waits for is answered from memory. Otherwise the task's queue is read
+        to its end, and its latest report returned to it. Nothing is declared.
+
+        Raises:
+            BacklogLimitExceeded: the queue holds ``backlog_limit`` reports or more.
+            DecodeError: all that is there cannot be read.
+            BrokerUnavailable: there is no session, and none within ``rpc_timeout``.
+        """
+        self._lifetime.check()
+        self.rkey(task_id)
+        limit = checks.count("backlog_limit", backlog_limit, 1)
+        return await self._lookup.latest(task_id, limit) or ResultMeta(task_id, states.PENDING)
+
+    async def poll(self, task_id: str, backlog_limit: int = DEFAULT_BACKLOG_LIMIT) -> ResultMeta:
+        """Return the latest report about a task; the original's second name of ``get_task_meta``."""
+        return await self.get_task_meta(task_id, backlog_limit)
+
+    async def reload_task_result(self, task_id: str) -> ResultMeta:
+        """Forget the cached meta of a task, and return what the broker holds now."""
+        self._lifetime.check()
+        self._waiters.discard(task_id)
+        return await self.get_task_meta(task_id)
+
+    async def forget(self, task_id: str) -> None:
+        """Delete what the broker and this process hold of a task; those who wait for it get ``ResultForgotten``.
+
+        The id may then start anew. Cancelled, the deletion goes on to its end.
+        """
+        self._lifetime.check()
+        self.rkey(task_id)
+        self._waiters.forget(task_id)
+        await self._lookup.delete(task_id)
+
+    # Describing
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return the broker's URL, without the password unless asked for."""
+        return self._transport.as_uri(include_password)
+
+    def stats(self) -> dict[str, int | bool | str]:
+        """Return figures for logs and health checks; plain values, cheap."""
+        return {
+            "open": self._lifetime.is_open,
+            "connected": self._sessions.current is not None,
+            "last_error": "" if self._sessions.current else str(self._sessions.last_error),
+            "sessions": self._sessions.count,
+            "failed_connects": self._sessions.failures,
+            "waiting": len(self._waiters),
+            "cached": self._waiters.cached,
+            "consuming": len(self._drain),
+            "received": self._drain.received,
+            "undecodable": self._drain.undecodable,
+            "unconfirmed": len(self._outbox),
+            "stored": self._outbox.stored,
+            "retried": self._outbox.retried,
+        }

@@ -1,0 +1,65 @@
+"""What callers may pass: each check returns the value it accepted, or raises ``ConfigurationError`` naming it."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Final, TypeGuard
+
+from aioresults.errors import ConfigurationError
+
+#: RabbitMQ holds ``x-expires`` in milliseconds, below 2**32.
+MAX_EXPIRES: Final = (2**32 - 1) // 1000
+
+
+def task_id(value: object) -> str:
+    """Accept a non-empty string."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"a task id must be a non-empty string, not {value!r}")
+    return value
+
+
+def status(value: object) -> str:
+    """Accept a non-empty string: a known state, or the user's own."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"a status must be a non-empty string, not {value!r}")
+    return value
+
+
+def timeout(value: object) -> float | None:
+    """Accept seconds to wait: 0 for one look, None for no limit."""
+    if value is None:
+        return None
+    if not _is_number(value) or not value >= 0:
+        raise ConfigurationError(f"timeout must be a number of seconds, 0 or more, or None, not {value!r}")
+    return None if value == math.inf else float(value)
+
+
+def seconds(name: str, value: object) -> float:
+    """Accept a finite, positive number of seconds."""
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a finite number of seconds above 0, not {value!r}")
+    return float(value)
+
+
+def expires(value: object) -> float | None:
+    """Accept seconds or a ``timedelta``, at least a millisecond, at most what RabbitMQ takes; None for never."""
+    if value is None:
+        return None
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if not _is_number(number) or not 0.001 <= number <= MAX_EXPIRES:
+        raise ConfigurationError(
+            f"expires must be seconds or a timedelta between 0.001 and {MAX_EXPIRES} seconds, or None, not {value!r}"
+        )
+    return float(number)
+
+
+def count(name: str, value: object, minimum: int = 0) -> int:
+    """Accept an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigurationError(f"{name} must be an integer of {minimum} or more, not {value!r}")
+    return value
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,300 @@
+"""The background task that brings in results: deliveries -> decode -> waiters -> ack.
+
+``Drain`` compares which queues must be consumed (somebody waits for their task) with those that are, and acts on the
+difference. A new wait, a wait that ends, a cancelled consumer and a new session are all the same: a task id whose
+queue is looked at again. At most ``PARALLEL`` ids are worked on at a time, and one id never twice at once.
+
+A ready report is kept unacknowledged until a caller has it in its hands; then its queue is deleted. When every caller
+has left without it, the consumer is cancelled first and the report then requeued, for whoever asks next. Reports that
+are not ready are acknowledged when the waiters have them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any, Final
+
+from aioresults.errors import (
+    BrokerUnavailable,
+    ChannelClosed,
+    ChannelError,
+    DecodeError,
+    NotFound,
+    ResultForgotten,
+)
+from aioresults.messaging import Consumer, Message, Queue
+from aioresults.results import ResultMeta
+from aioresults.sessions import Session
+from aioresults.waiters import Waiters
+
+logger = logging.getLogger("aioresults")
+
+#: Queues that are opened or closed at a time.
+PARALLEL: Final = 16
+#: Channels that share the consumers: an operation that the broker refuses closes its channel, and with it these.
+CHANNELS: Final = 8
+#: Unacknowledged messages per consumer. A task's reports are few; this bounds a worker that reports in a loop.
+PREFETCH: Final = 100
+#: Seconds before an id is looked at again that the broker could not attend to.
+RETRY_INTERVAL: Final = 1.0
+#: RabbitMQ's words for a queue that exists on a node that is not there.
+_NODE_DOWN: Final = "down or inaccessible"
+
+
+class State(Enum):
+    """Where the consumer of one queue is."""
+
+    OPEN = "open"
+    #: Cancelled by the broker: the queue was deleted, or its node lost.
+    CANCELLED = "cancelled"
+    #: Being closed by us.
+    CLOSING = "closing"
+
+
+class Subscription:
+    """The consumer of one task's queue, and the deliveries that are not settled yet."""
+
+    __slots__ = ("consumer", "message", "meta", "state", "strays", "task_id")
+
+    def __init__(self, task_id: str, consumer: Consumer) -> None:
+        self.task_id = task_id
+        self.consumer = consumer
+        self.state = State.OPEN
+        #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
+        self.meta: ResultMeta | None = None
+        self.message: Message | None = None
+        #: What else has to return to the queue.
+        self.strays: list[Message] | None = None
+
+    def set_aside(self, message: Message) -> None:
+        """Keep a message until the consumer is closed; returned earlier it would come straight back."""
+        self.strays = [*(self.strays or ()), message]
+
+    def requeue(self) -> None:
+        """Return to the queue what nobody has taken."""
+        for message in (*(self.strays or ()), *((self.message,) if self.message else ())):
+            message.requeue()
+
+
+class Drain:
+    """Consumes the queues of the tasks that somebody waits for.
+
+    Args:
+        waiters: who waits.
+        queue_for: the queue that holds the reports of a task, or None when it has none of its own.
+        read: decodes a message into a report; raises ``DecodeError``.
+    """
+
+    def __init__(
+        self, waiters: Waiters, queue_for: Callable[[str], Queue | None], read: Callable[[Message], ResultMeta]
+    ) -> None:
+        self._waiters = waiters
+        self._queue_for = queue_for
+        self._read = read
+        #: Ids whose consumer may not be as it should; each stands here once, and those in work are noted again.
+        self._changed: asyncio.Queue[str] = asyncio.Queue()
+        self._noted: set[str] = set()
+        self._busy: dict[str, bool] = {}
+        #: Ids whose result was taken and whose queue is still to be deleted; outlives a session.
+        self._taken: dict[str, None] = {}
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._consumers: list[Consumer | None] = []
+        self._next_consumer = 0
+        self._opening = asyncio.Lock()
+        self.received = 0
+        self.undecodable = 0
+
+    def __len__(self) -> int:
+        """How many queues are consumed."""
+        return len(self._subscriptions)
+
+    def on_change(self, task_id: str, taken: bool = False) -> None:
+        """Note that a wait began or ended, and whether its result was taken."""
+        if taken:
+            self._taken[task_id] = None
+            self._settled.clear()
+        if task_id in self._busy:
+            self._busy[task_id] = True
+        elif task_id not in self._noted:
+            self._noted.add(task_id)
+            self._changed.put_nowait(task_id)
+
+    async def settled(self) -> None:
+        """Return when the queue of every result that was taken is deleted."""
+        await self._settled.wait()
+
+    async def run(self, session: Session) -> None:
+        """Work until ``session`` is lost. Cancelled: stop at once; the broker has what is not taken."""
+        self._subscriptions.clear()
+        self._consumers = [None] * CHANNELS
+        self._busy.clear()
+        for task_id in (*self._taken, *self._waiters):
+            self.on_change(task_id)
+        workers = [asyncio.create_task(self._work(session)) for _ in range(PARALLEL)]
+        try:
+            ends: list[asyncio.Future[Any]] = [*workers, session.lost]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            outcomes = await asyncio.gather(*workers, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _work(self, session: Session) -> None:
+        while not session.lost.done():
+            task_id = await self._changed.get()
+            self._noted.discard(task_id)
+            self._busy[task_id] = False
+            try:
+                await self._reconcile(session, task_id)
+            except BrokerUnavailable as error:
+                if not session.lost.done():
+                    # The broker is slow; the session lives.
+                    logger.warning("the queue of a task could not be attended to, trying again: %s", error)
+                    await asyncio.sleep(RETRY_INTERVAL)
+                    self.on_change(task_id)
+            finally:
+                if self._busy.pop(task_id, False):
+                    self.on_change(task_id)
+
+    async def _reconcile(self, session: Session, task_id: str) -> None:
+        queue = self._queue_for(task_id)
+        if queue is None:
+            self._settle(task_id)
+            return
+        subscription = self._subscriptions.get(queue.name)
+        if task_id in self._taken:
+            await self._delete(session, queue, subscription)
+            self._settle(task_id)
+        elif subscription is not None:
+            if subscription.state is State.CANCELLED:
+                await self._resume(session, queue, subscription)
+            elif task_id not in self._waiters:
+                await self._release(queue, subscription)
+            elif subscription.meta is not None:
+                # Everyone had left, and someone came back before the report was returned.
+                self._waiters.report(subscription.meta)
+        if task_id in self._waiters and queue.name not in self._subscriptions:
+            await self._open(session, queue, task_id)
+
+    async def _open(self, session: Session, queue: Queue, task_id: str) -> None:
+        try:
+            await session.run(queue.declare)
+        except ChannelError as error:
+            self._waiters.fail(task_id, error)
+            return
+        consumer = await self._consumer(session)
+        self._subscriptions[queue.name] = Subscription(task_id, consumer)
+        try:
+            await consumer.consume(queue.name)
+        except (NotFound, ChannelClosed):
+            # Deleted between the two calls, or the channel was closed by another call: look again.
+            self._subscriptions.pop(queue.name, None)
+            self.on_change(task_id)
+        except ChannelError as error:
+            self._subscriptions.pop(queue.name, None)
+            self._waiters.fail(task_id, error)
+
+    async def _consumer(self, session: Session) -> Consumer:
+        """Return one of the shared consumers in turn, on a new channel where the last was closed."""
+        async with self._opening:
+            index = self._next_consumer = (self._next_consumer + 1) % CHANNELS
+            consumer = self._consumers[index]
+            if consumer is None or consumer.channel.is_closed:
+                channel = await session.consumer(PREFETCH)
+                consumer = Consumer(channel, on_message=self._receive, on_cancel=self._on_cancel)
+                channel.on_close(partial(self._on_close, consumer))
+                self._consumers[index] = consumer
+            return consumer
+
+    async def _delete(self, session: Session, queue: Queue, subscription: Subscription | None) -> None:
+        """Delete the queue of a result that was taken, and the result with it."""
+        if subscription is not None:
+            await self._cancel(queue, subscription)
+        await session.run(queue.delete)
+
+    async def _release(self, queue: Queue, subscription: Subscription) -> None:
+        """Stop to consume a queue that nobody waits for, and return what nobody took."""
+        await self._cancel(queue, subscription)
+        subscription.requeue()
+
+    async def _cancel(self, queue: Queue, subscription: Subscription) -> None:
+        subscription.state = State.CLOSING
+        try:
+            await subscription.consumer.cancel_by_queue(queue.name)
+        except ChannelError:
+            pass  # closed: its consumers are gone with it
+        finally:
+            self._subscriptions.pop(queue.name, None)
+
+    async def _resume(self, session: Session, queue: Queue, subscription: Subscription) -> None:
+        """Consume again after the broker cancelled a consumer, unless the queue was deleted."""
+        try:
+            await session.run(lambda channel: channel.queue_declare(queue.name, passive=True))
+        except NotFound as error:
+            if _NODE_DOWN in error.reply_text:
+                await asyncio.sleep(RETRY_INTERVAL)
+                self.on_change(subscription.task_id)
+                return
+            self._waiters.fail(subscription.task_id, ResultForgotten(subscription.task_id))
+        self._subscriptions.pop(queue.name, None)
+
+    def _settle(self, task_id: str) -> None:
+        self._taken.pop(task_id, None)
+        if not self._taken:
+            self._settled.set()
+
+    # Called by the transport
+
+    def _receive(self, message: Message) -> None:
+        subscription = self._subscriptions.get(message.consumer_tag or "")
+        if subscription is None:
+            message.requeue()
+            return
+        if subscription.state is not State.OPEN or subscription.task_id not in self._waiters:
+            subscription.set_aside(message)
+            return
+        self.received += 1
+        try:
+            meta = self._read(message)
+        except DecodeError as error:
+            self._drop(message, subscription.task_id, error)
+            return
+        counts = self._waiters.report(meta)
+        if meta.task_id != subscription.task_id:
+            subscription.set_aside(message)
+        elif not meta.is_ready:
+            message.ack()
+        elif counts or subscription.message is None:
+            # After a reconnect the report that counts comes again, and is to be settled again.
+            if subscription.message is not None:
+                subscription.message.ack()
+            subscription.message, subscription.meta = message, meta
+        else:
+            message.ack()
+
+    def _drop(self, message: Message, task_id: str, error: DecodeError) -> None:
+        self.undecodable += 1
+        logger.warning("dropped a message of task %r that cannot be read: %s", task_id, error)
+        message.ack()
+        self._waiters.fail(task_id, error)
+
+    def _on_cancel(self, queue: str) -> None:
+        subscription = self._subscriptions.get(queue)
+        if subscription is not None and subscription.state is State.OPEN:
+            subscription.state = State.CANCELLED
+            self.on_change(subscription.task_id)
+
+    def _on_close(self, consumer: Consumer, reason: BaseException) -> None:
+        for name, subscription in tuple(self._subscriptions.items()):
+            if subscription.consumer is consumer and subscription.state is not State.CLOSING:
+                del self._subscriptions[name]
+                self.on_change(subscription.task_id)

@@ -1,0 +1,158 @@
+"""A look into the queue of a task: the latest report, read without being consumed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aioresults import states
+from aioresults.errors import BacklogLimitExceeded, DecodeError, NotFound
+from aioresults.messaging import Message, Queue
+from aioresults.results import ResultMeta
+from aioresults.sessions import Sessions
+from aioresults.transport.base import Channel
+from aioresults.waiters import Waiter, Waiters
+
+logger = logging.getLogger("aioresults")
+
+#: Reports that one look may read.
+DEFAULT_BACKLOG_LIMIT: Final = 1000
+
+#: Decodes a message into a report; raises ``DecodeError``.
+Read = Callable[[Message], ResultMeta]
+
+
+async def look(
+    channel: Channel, queue: str, task_id: str, read: Read, *, backlog_limit: int, take: bool = False
+) -> ResultMeta | None:
+    """Return the report that counts among those in ``queue``, or None when there is none, or no queue.
+
+    Reads on until the queue is empty. The report that counts goes back to the queue for the next reader, the others
+    are acknowledged; messages of other tasks go back as well. Nothing is declared.
+
+    Args:
+        channel: one for this look alone; it is closed by the broker when there is no queue.
+        backlog_limit: reports that may be read; one look at an empty queue is not one of them.
+        take: when the report is ready, delete the queue instead of returning the report to it.
+
+    Raises:
+        BacklogLimitExceeded: after ``backlog_limit`` reports the queue was not found empty.
+        DecodeError: the only message of the task cannot be read; it is dropped.
+    """
+    best: tuple[Message, ResultMeta] | None = None
+    foreign: list[Message] = []
+    unreadable: DecodeError | None = None
+    try:
+        for _ in range(backlog_limit):
+            delivery = await channel.basic_get(queue)
+            if delivery is None:
+                break
+            message = Message(delivery)
+            try:
+                meta = read(message)
+            except DecodeError as error:
+                logger.warning("dropped a message of task %r that cannot be read: %s", task_id, error)
+                message.ack()
+                unreadable = error
+                continue
+            if meta.task_id != task_id:
+                foreign.append(message)
+            elif best is None or states.supersedes(meta.status, best[1].status):
+                if best is not None:
+                    best[0].ack()
+                best = message, meta
+            else:
+                message.ack()
+        else:
+            raise BacklogLimitExceeded(task_id, backlog_limit)
+        if best is not None and take and best[1].is_ready and not foreign:
+            await channel.queue_delete(queue)
+            best[0].ack()
+    except NotFound:
+        return None
+    finally:
+        for message in (*foreign, *((best[0],) if best is not None and not best[0].acknowledged else ())):
+            message.requeue()
+    if best is None and unreadable is not None:
+        raise unreadable
+    return best[1] if best is not None else None
+
+
+class Lookup:
+    """Answers what is known of a task now, from this process or with one look at the broker.
+
+    Args:
+        queue_for: the queue that holds the reports of a task, or None when it has none of its own.
+        rpc_timeout: seconds to wait for a session.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        waiters: Waiters,
+        queue_for: Callable[[str], Queue | None],
+        read: Read,
+        *,
+        rpc_timeout: float,
+    ) -> None:
+        self._sessions = sessions
+        self._waiters = waiters
+        self._queue_for = queue_for
+        self._read = read
+        self._rpc_timeout = rpc_timeout
+        self._running: dict[str, asyncio.Task[ResultMeta | None]] = {}
+
+    async def latest(self, task_id: str, backlog_limit: int) -> ResultMeta | None:
+        """Return the report that counts, without consuming it; None when there is none.
+
+        Looks for one task at the same time share one: each would hide the report from the others.
+        """
+        if task_id not in self._waiters:
+            running = self._running.get(task_id)
+            if running is None:
+                running = asyncio.create_task(self._look(task_id, backlog_limit))
+                self._running[task_id] = running
+                running.add_done_callback(lambda _: self._running.pop(task_id, None))
+            seen = await asyncio.shield(running)
+            if seen is not None:
+                return self._waiters.learn(seen)
+        return self._waiters.latest(task_id)
+
+    async def take_ready(self, task_ids: Sequence[str]) -> list[ResultMeta]:
+        """Look once for each task, take the ready reports that are there, and return them."""
+        found = await asyncio.gather(*map(self._take, task_ids))
+        return [meta for meta in found if meta is not None]
+
+    async def _take(self, task_id: str) -> ResultMeta | None:
+        if task_id in self._waiters:
+            waiter = Waiter()
+            self._waiters.join(task_id, waiter)
+            try:
+                if not waiter.done():
+                    return None
+                self._waiters.take(task_id, waiter)
+                return waiter.result()
+            finally:
+                self._waiters.leave(task_id, waiter)
+        seen = await self._look(task_id, DEFAULT_BACKLOG_LIMIT, take=True)
+        if seen is not None:
+            self._waiters.learn(seen)
+        return seen if seen is not None and seen.is_ready else None
+
+    async def _look(self, task_id: str, backlog_limit: int, *, take: bool = False) -> ResultMeta | None:
+        queue = self._queue_for(task_id)
+        if queue is None:
+            return None
+        session = await self._sessions.wait(self._rpc_timeout)
+        return await session.run(
+            lambda channel: look(channel, queue.name, task_id, self._read, backlog_limit=backlog_limit, take=take)
+        )
+
+    async def delete(self, task_id: str) -> None:
+        """Delete what the broker holds of a task."""
+        queue = self._queue_for(task_id)
+        if queue is not None:
+            session = await self._sessions.wait(self._rpc_timeout)
+            await session.run(queue.delete)

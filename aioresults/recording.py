@@ -1,0 +1,47 @@
+"""``recording``: the states of a task, stored while its body runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+
+if TYPE_CHECKING:
+    from aioresults.backend import AMQPBackend
+
+
+class Recording:
+    """Stores STARTED on entry, and on exit what came of the body: SUCCESS with ``result``, or FAILURE.
+
+    The failure is stored with its traceback and then goes on to the caller. When the body is cancelled, nothing ready
+    is stored, so the task may be run again, and the cancellation goes on. An error while storing the outcome is raised.
+    """
+
+    def __init__(self, backend: AMQPBackend, task_id: str, request: Any | None) -> None:
+        self._backend = backend
+        self._task_id = task_id
+        self._request = request
+        #: What the task returns; set by the body.
+        self.result: Any = None
+
+    async def __aenter__(self) -> Self:
+        await self._backend.mark_as_started(
+            self._task_id, request=self._request, pid=os.getpid(), hostname=platform.node()
+        )
+        return self
+
+    async def progress(self, meta: Any, status: str = "PROGRESS") -> None:
+        """Store a report that is not ready: ``meta`` is whatever the serializer can write."""
+        await self._backend.store_result(self._task_id, meta, status, request=self._request)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self._backend.mark_as_done(self._task_id, self.result, request=self._request)
+        elif isinstance(error, Exception):
+            text = "".join(traceback.format_exception(error))
+            await self._backend.mark_as_failure(self._task_id, error, text, request=self._request)

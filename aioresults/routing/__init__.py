@@ -1,0 +1,6 @@
+"""Where results go and where to look for them: frozen dataclasses that answer without I/O."""
+
+from aioresults.routing.base import Destination, Routing, RoutingOptions
+from aioresults.routing.queue_per_task import QueuePerTask
+
+__all__ = ["Destination", "QueuePerTask", "Routing", "RoutingOptions"]

@@ -1,0 +1,68 @@
+"""What a routing answers; the rest of the package asks, and does the I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aioresults.messaging import Exchange, Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where one report is published to: an exchange and a routing key."""
+
+    exchange: str
+    routing_key: str
+    #: What is declared when the broker returns a message because there is no queue; nothing to leave it at that.
+    declare: tuple[Queue, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.exchange}/{self.routing_key}" if self.exchange else self.routing_key
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingOptions:
+    """What ``AMQPBackend`` was told about exchange and queues; None means: as the routing prefers."""
+
+    exchange: str | None = None
+    exchange_type: str | None = None
+    auto_delete: bool | None = None
+    persistent: bool = True
+    #: Seconds after which a queue that nobody uses is deleted; None: never.
+    expires: float | None = None
+
+
+class Routing(Protocol):
+    """Answers where results go, and which queues a process must consume now."""
+
+    def configured(self, options: RoutingOptions) -> Routing:
+        """Return this routing with the backend's options filled in; ``ConfigurationError`` where they cannot be."""
+        ...
+
+    def topology(self) -> Sequence[Exchange | Queue]:
+        """Return what must exist before a session is used."""
+        ...
+
+    @property
+    def reply_to(self) -> str | None:
+        """The address for task messages, or None when the routing needs none."""
+        ...
+
+    @property
+    def exchange(self) -> Exchange:
+        """The exchange that results are published to."""
+        ...
+
+    def rkey(self, task_id: str) -> str:
+        """Return the routing key of a task; ``ConfigurationError`` for an id that this layout cannot hold."""
+        ...
+
+    def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
+        """Return routing key and correlation id of a report about ``task_id``, whose own key is ``rkey``."""
+        ...
+
+    def queue(self, rkey: str) -> Queue | None:
+        """Return the queue that holds the reports of the task with this routing key, if it has one of its own."""
+        ...

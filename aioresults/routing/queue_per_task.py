@@ -1,0 +1,152 @@
+"""A queue for each task, named after it: anyone who has the id can look, the one that waits takes the result."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from aioresults import checks
+from aioresults.errors import ConfigurationError
+from aioresults.messaging import Exchange, Queue
+from aioresults.routing.base import RoutingOptions
+
+#: AMQP 0-9-1 short strings, among them queue names and routing keys, hold this many bytes.
+MAX_NAME_BYTES = 255
+
+
+@dataclass(frozen=True)
+class QueuePerTask:
+    """One durable queue per task, ``aioresults.task.<task_id>``, on the default exchange.
+
+    The reader that takes the ready result deletes the queue; a queue that nobody reads expires. The broker spends a
+    few milliseconds of CPU per task and, for an unread result, about 50 KiB of memory and a file descriptor.
+
+    Args:
+        last_value: keep only the newest report of each task (``x-max-length=1``): a look is then one get, and no
+            backlog can grow, but a reader may miss reports in between, and a late STARTED hides a result.
+
+    ``celery()`` and ``celery_amqp_backend()`` are the layouts of Celery 4 and of the package of that name, declared
+    byte for byte as they do. Their queues are auto_delete, which loses confirmed results whenever a waiter leaves or a
+    connection drops while a store is in flight; use them to talk to Celery, not among your own processes.
+    """
+
+    last_value: bool = False
+    prefix: str = "aioresults.task."
+    strip_dashes: bool = False
+    uuid_only: bool = False
+    exchange_name: str = ""
+    exchange_type: str = "direct"
+    auto_delete: bool = False
+    durable: bool = True
+    queue_type: str | None = "classic"
+    expires: float | None = 86400.0
+
+    @classmethod
+    def celery(cls) -> QueuePerTask:
+        """Return Celery 4's layout: queue named like the task id without dashes, exchange ``celeryresults``.
+
+        Task ids must be UUIDs: without their dashes two other ids could share a queue.
+        """
+        return cls(
+            prefix="",
+            strip_dashes=True,
+            uuid_only=True,
+            exchange_name="celeryresults",
+            auto_delete=True,
+            queue_type=None,
+        )
+
+    @classmethod
+    def celery_amqp_backend(cls) -> QueuePerTask:
+        """Return the layout of celery-amqp-backend: queue ``celeryresults.<task_id>``, exchange ``celeryresults``."""
+        return cls(prefix="celeryresults.", exchange_name="celeryresults", auto_delete=True, queue_type=None)
+
+    def configured(self, options: RoutingOptions) -> QueuePerTask:
+        """Fill in the backend's options."""
+        changes: dict[str, Any] = {"expires": options.expires}
+        if options.exchange is not None:
+            changes["exchange_name"] = options.exchange
+            if self.exchange_name and self.prefix == self.exchange_name + ".":
+                # celery-amqp-backend names its queues after the exchange.
+                changes["prefix"] = options.exchange + "."
+        if options.exchange_type is not None:
+            changes["exchange_type"] = options.exchange_type
+        if options.auto_delete is not None:
+            changes["auto_delete"] = options.auto_delete
+        if self._is_celery:
+            # Celery's queues and exchange are as durable as its messages are persistent; ours always are.
+            changes["durable"] = options.persistent
+        return replace(self, **changes)
+
+    @property
+    def _is_celery(self) -> bool:
+        return self.queue_type is None
+
+    @property
+    def reply_to(self) -> None:
+        """None: the task id is the address."""
+
+    @cached_property
+    def exchange(self) -> Exchange:
+        """The default exchange, or the one of a Celery layout."""
+        return Exchange(self.exchange_name, self.exchange_type, durable=self.durable)
+
+    def topology(self) -> Sequence[Exchange | Queue]:
+        """Return the exchange, if it is not the default one."""
+        return (self.exchange,) if self.exchange_name else ()
+
+    @cached_property
+    def _arguments(self) -> Mapping[str, Any]:
+        # One mapping for all queues: there may be a hundred thousand of them.
+        arguments: dict[str, Any] = {}
+        if self.queue_type is not None:
+            arguments["x-queue-type"] = self.queue_type
+        if self.expires is not None:
+            arguments["x-expires"] = int(self.expires * 1000)
+        if self.last_value:
+            arguments["x-max-length"] = 1
+        return MappingProxyType(arguments)
+
+    def rkey(self, task_id: str) -> str:
+        """Return the queue's name, which is the routing key too."""
+        checks.task_id(task_id)
+        if self.uuid_only and not _is_uuid(task_id):
+            raise ConfigurationError(
+                f"task id {task_id!r} is not a UUID: this layout drops the dashes, so two other ids could share a queue"
+            )
+        key = self.prefix + (task_id.replace("-", "") if self.strip_dashes else task_id)
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"task id {task_id!r} cannot be written as UTF-8: {error.reason}") from None
+        if size > MAX_NAME_BYTES:
+            raise ConfigurationError(
+                f"task id {task_id[:40] + '...'!r} makes a queue name of {size} bytes; RabbitMQ allows {MAX_NAME_BYTES}"
+            )
+        return key
+
+    def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
+        """Return the task's own key, and the request's correlation id or else the task id."""
+        return rkey, getattr(request, "correlation_id", None) or task_id
+
+    def queue(self, rkey: str) -> Queue:
+        """Return the task's queue."""
+        return Queue(
+            rkey,
+            self.exchange,
+            rkey,
+            durable=self.durable,
+            auto_delete=self.auto_delete,
+            queue_arguments=self._arguments,
+        )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower() or uuid.UUID(text).hex == text.lower()
+    except ValueError:
+        return False

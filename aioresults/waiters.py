@@ -1,0 +1,214 @@
+"""Who waits for which task, and what is known about it: pure, no I/O.
+
+``Waiters`` is the meeting point of the two halves of a result. Deliveries come in through ``report``; calls that wait
+``join`` with a listener and end in exactly one of two ways: they ``take`` what arrived, or they ``leave`` without.
+A ready report that no caller has taken is not settled: whoever holds its delivery keeps it, and returns it to the
+broker when everyone has left. That is what makes cancelling a wait safe.
+
+Each change of who waits is announced through ``on_change``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from aioresults import states
+from aioresults.errors import AioResultsError, ResultForgotten
+from aioresults.results import ResultMeta
+
+
+class Listener(Protocol):
+    """One call that waits; its methods only note what happened and wake the caller."""
+
+    def on_report(self, meta: ResultMeta) -> None:
+        """A report that counts has arrived, ready or not."""
+        ...
+
+    def on_error(self, task_id: str, error: AioResultsError) -> None:
+        """Nothing more will come for ``task_id``."""
+        ...
+
+
+class Waiter(asyncio.Future[ResultMeta]):
+    """The future of one call that waits for one ready report."""
+
+    __slots__ = ()
+
+    def on_report(self, meta: ResultMeta) -> None:
+        """Resolve with the first ready report."""
+        if meta.is_ready and not self.done():
+            self.set_result(meta)
+
+    def on_error(self, task_id: str, error: AioResultsError) -> None:
+        """Fail."""
+        if not self.done():
+            self.set_exception(error)
+
+
+class _Entry:
+    """A task id that somebody waits for."""
+
+    __slots__ = ("latest", "listeners", "taken")
+
+    def __init__(self, latest: ResultMeta | None) -> None:
+        self.latest = latest
+        self.listeners: list[Listener] = []
+        self.taken = False
+
+
+class Waiters:
+    """All waits of one backend, and its cache of metas.
+
+    Args:
+        max_cached: how many metas are remembered of tasks that nobody waits for; the least recently used go first.
+        on_change: called with a task id when somebody starts to wait for it, and when the last one has left; the
+            second argument then says whether anybody took the result. Must not call back.
+    """
+
+    def __init__(self, max_cached: int, on_change: Callable[[str, bool], None]) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._cache: OrderedDict[str, ResultMeta] = OrderedDict()
+        self._max_cached: Final = max_cached
+        self._on_change = on_change
+        self._observers: list[Listener] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the ids that somebody waits for."""
+        return iter(self._entries)
+
+    @property
+    def cached(self) -> int:
+        """How many metas are in the cache."""
+        return len(self._cache)
+
+    # Waiting
+
+    def join(self, task_id: str, listener: Listener) -> None:
+        """Start to wait; what has already arrived and was not taken is reported to ``listener`` at once."""
+        entry = self._entries.get(task_id)
+        if entry is None:
+            known = self._cache.get(task_id)
+            # A ready meta in the cache was taken before. Who joins all the same asks the broker for a new one.
+            entry = self._entries[task_id] = _Entry(None if known is None or known.is_ready else known)
+            self._on_change(task_id, False)
+        entry.listeners.append(listener)
+        if entry.latest is not None:
+            listener.on_report(entry.latest)
+
+    def take(self, task_id: str, listener: Listener) -> None:
+        """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
+        entry = self._entries.get(task_id)
+        if entry is not None and listener in entry.listeners:
+            entry.taken = True
+            self._remove(task_id, entry, listener)
+
+    def leave(self, task_id: str, listener: Listener) -> None:
+        """End a wait that took nothing: cancelled, timed out, failed. Leaving twice, or after ``take``, is no error."""
+        entry = self._entries.get(task_id)
+        if entry is not None and listener in entry.listeners:
+            self._remove(task_id, entry, listener)
+
+    def _remove(self, task_id: str, entry: _Entry, listener: Listener) -> None:
+        entry.listeners.remove(listener)
+        if entry.listeners:
+            return
+        del self._entries[task_id]
+        if entry.latest is not None and (entry.taken or not entry.latest.is_ready):
+            self._remember(entry.latest)
+        self._on_change(task_id, entry.taken)
+
+    # Arriving
+
+    def report(self, meta: ResultMeta) -> bool:
+        """Pass a report on to whoever waits; return whether it counts (see ``states.supersedes``)."""
+        entry = self._entries.get(meta.task_id)
+        if entry is None:
+            return False
+        if entry.latest is not None and not states.supersedes(meta.status, entry.latest.status):
+            return False
+        entry.latest = meta
+        for listener in tuple(entry.listeners):
+            listener.on_report(meta)
+        if meta.is_ready:
+            for observer in tuple(self._observers):
+                observer.on_report(meta)
+        return True
+
+    def fail(self, task_id: str, error: AioResultsError) -> None:
+        """End every wait for ``task_id`` with ``error``."""
+        entry = self._entries.get(task_id)
+        if entry is not None:
+            for listener in tuple(entry.listeners):
+                listener.on_error(task_id, error)
+
+    def fail_all(self, error: AioResultsError) -> None:
+        """End every wait with ``error``, those of observers too."""
+        for task_id in tuple(self._entries):
+            self.fail(task_id, error)
+        for observer in tuple(self._observers):
+            observer.on_error("", error)
+
+    # Observing
+
+    def observe(self, observer: Listener) -> None:
+        """Have ``observer`` told of every ready report that counts, without waiting for any."""
+        self._observers.append(observer)
+
+    def unobserve(self, observer: Listener) -> None:
+        """End what ``observe`` began."""
+        self._observers.remove(observer)
+
+    # Knowing
+
+    def latest(self, task_id: str) -> ResultMeta | None:
+        """Return the report that counts among those seen, or None."""
+        entry = self._entries.get(task_id)
+        if entry is not None and entry.latest is not None:
+            return entry.latest
+        return self._cache.get(task_id)
+
+    def ready(self, task_id: str) -> ResultMeta | None:
+        """Return the ready report of ``task_id`` if it was taken in this process, or None."""
+        meta = self._cache.get(task_id)
+        if meta is None or not meta.is_ready:
+            return None
+        self._cache.move_to_end(task_id)
+        return meta
+
+    def learn(self, meta: ResultMeta) -> ResultMeta:
+        """Take in what a look at the broker showed; return the report that counts of this and what was known."""
+        known = self.latest(meta.task_id)
+        if known is not None and not states.supersedes(meta.status, known.status):
+            return known
+        if not self.report(meta):
+            self._remember(meta)
+        return meta
+
+    def _remember(self, meta: ResultMeta) -> None:
+        if self._max_cached <= 0:
+            return
+        self._cache[meta.task_id] = meta
+        self._cache.move_to_end(meta.task_id)
+        if len(self._cache) > self._max_cached:
+            self._cache.popitem(last=False)
+
+    def discard(self, task_id: str) -> None:
+        """Drop the cached meta of ``task_id``; those who wait for it go on waiting."""
+        self._cache.pop(task_id, None)
+
+    def forget(self, task_id: str) -> None:
+        """Drop all that is known of ``task_id``; those who wait for it get ``ResultForgotten``."""
+        self._cache.pop(task_id, None)
+        entry = self._entries.get(task_id)
+        if entry is not None:
+            entry.latest = None
+        self.fail(task_id, ResultForgotten(task_id))

@@ -154,7 +154,7 @@ class MemoryBroker(Topology):
         """The timer went off."""
         with self.lock:
             self._alarm = None
-            self.expire()
+            super().settle()
             self._rearm()
 
     def expire(self) -> None:

@@ -123,13 +123,18 @@ class Exchange:
             return
         yield from self.exact.of(routing_key)
         if self.wild:
-            words = routing_key.split(".")
-            yield from (one for one in self.wild if topic_match(one.routing_key.split("."), words))
+            words = words_of(routing_key)
+            yield from (one for one in self.wild if topic_match(words_of(one.routing_key), words))
 
 
 def is_pattern(routing_key: str) -> bool:
     """Whether a topic binding has wildcards."""
-    return not {"*", "#"}.isdisjoint(routing_key.split("."))
+    return not {"*", "#"}.isdisjoint(words_of(routing_key))
+
+
+def words_of(routing_key: str) -> list[str]:
+    """An empty key has no words, not an empty one."""
+    return routing_key.split(".") if routing_key else []
 
 
 def topic_match(pattern: list[str], words: list[str]) -> bool:

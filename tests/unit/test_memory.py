@@ -546,7 +546,7 @@ async def test_exchange_life(connection: MemoryConnection, channel: MemoryChanne
         ({"durable": False, "auto_delete": True, "arguments": {"alternate-exchange": "z"}}, "alternate-exchange"),
     ):
         with pytest.raises(InequivalentArgument, match=f"inequivalent arg '{argument}' for exchange 'x'"):
-            await (await connection.channel()).exchange_declare("x", **flags)  # type: ignore[arg-type]
+            await (await connection.channel()).exchange_declare("x", **flags)
     await channel.queue_declare("q")
     await channel.queue_bind("q", "x", "k")
     with pytest.raises(PreconditionFailed, match="exchange 'x' in vhost '/' in use"):

@@ -95,9 +95,8 @@ class Drain:
         self._waiters = waiters
         self._queue_for = queue_for
         self._read = read
-        #: Ids whose consumer may not be as it should; each stands here once, and those in work are noted again.
+        #: Ids whose consumer may not be as it should, and those in work: whether they have changed meanwhile.
         self._changed: asyncio.Queue[str] = asyncio.Queue()
-        self._noted: set[str] = set()
         self._busy: dict[str, bool] = {}
         #: Ids whose result was taken and whose queue is still to be deleted; outlives a session.
         self._taken: dict[str, None] = {}
@@ -121,8 +120,7 @@ class Drain:
             self._settled.clear()
         if task_id in self._busy:
             self._busy[task_id] = True
-        elif task_id not in self._noted:
-            self._noted.add(task_id)
+        else:
             self._changed.put_nowait(task_id)
 
     async def settled(self) -> None:
@@ -151,7 +149,9 @@ class Drain:
     async def _work(self, session: Session) -> None:
         while not session.lost.done():
             task_id = await self._changed.get()
-            self._noted.discard(task_id)
+            if task_id in self._busy:
+                self._busy[task_id] = True
+                continue
             self._busy[task_id] = False
             try:
                 await self._reconcile(session, task_id)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from aioresults import states
-from aioresults.errors import BacklogLimitExceeded, DecodeError, NotFound
+from aioresults.errors import BacklogLimitExceeded, DecodeError, NotFound, ResultTimeout
 from aioresults.messaging import Message, Queue
 from aioresults.results import ResultMeta
 from aioresults.sessions import Sessions
@@ -120,6 +120,12 @@ class Lookup:
                 return self._waiters.learn(seen)
         return self._waiters.latest(task_id)
 
+    async def take(self, task_id: str) -> ResultMeta:
+        """Look once, and take the ready report that is there; ``ResultTimeout`` when there is none."""
+        for meta in await self.take_ready([task_id]):
+            return meta
+        raise ResultTimeout(0, [task_id])
+
     async def take_ready(self, task_ids: Sequence[str]) -> list[ResultMeta]:
         """Look once for each task, take the ready reports that are there, and return them."""
         found = await asyncio.gather(*map(self._take, task_ids))
@@ -127,15 +133,14 @@ class Lookup:
 
     async def _take(self, task_id: str) -> ResultMeta | None:
         if task_id in self._waiters:
-            waiter = Waiter()
-            self._waiters.join(task_id, waiter)
+            waiter = Waiter(self._waiters, task_id, None)
             try:
                 if not waiter.done():
                     return None
-                self._waiters.take(task_id, waiter)
+                waiter.take()
                 return waiter.result()
             finally:
-                self._waiters.leave(task_id, waiter)
+                waiter.leave()
         seen = await self._look(task_id, DEFAULT_BACKLOG_LIMIT, take=True)
         if seen is not None:
             self._waiters.learn(seen)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from aioresults import states
-from aioresults.errors import AioResultsError, ResultForgotten
+from aioresults.errors import AioResultsError, ResultForgotten, ResultTimeout
 from aioresults.results import ResultMeta
 
 
@@ -33,9 +33,30 @@ class Listener(Protocol):
 
 
 class Waiter(asyncio.Future[ResultMeta]):
-    """The future of one call that waits for one ready report."""
+    """One call that waits for one task, from here until ``leave``.
 
-    __slots__ = ()
+    There may be a hundred thousand of them, so the call's future, its listener and its deadline are one object.
+    """
+
+    __slots__ = ("_task_id", "_timeout", "_timer", "_waiters")
+
+    def __init__(self, waiters: Waiters, task_id: str, timeout: float | None) -> None:
+        super().__init__()
+        self._waiters = waiters
+        self._task_id = task_id
+        self._timeout = timeout
+        self._timer = None if timeout is None else self.get_loop().call_later(timeout, self._expire)
+        waiters.join(task_id, self)
+
+    def take(self) -> None:
+        """Take the result: the caller has it."""
+        self._waiters.take(self._task_id, self)
+
+    def leave(self) -> None:
+        """End the wait, whatever became of it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiters.leave(self._task_id, self)
 
     def on_report(self, meta: ResultMeta) -> None:
         """Resolve with the first ready report."""
@@ -47,15 +68,19 @@ class Waiter(asyncio.Future[ResultMeta]):
         if not self.done():
             self.set_exception(error)
 
+    def _expire(self) -> None:
+        if not self.done():
+            self.set_exception(ResultTimeout(self._timeout or 0, [self._task_id]))
+
 
 class _Entry:
     """A task id that somebody waits for."""
 
     __slots__ = ("latest", "listeners", "taken")
 
-    def __init__(self, latest: ResultMeta | None) -> None:
+    def __init__(self, latest: ResultMeta | None, listener: Listener) -> None:
         self.latest = latest
-        self.listeners: list[Listener] = []
+        self.listeners = [listener]
         self.taken = False
 
 
@@ -98,9 +123,10 @@ class Waiters:
         if entry is None:
             known = self._cache.get(task_id)
             # A ready meta in the cache was taken before. Who joins all the same asks the broker for a new one.
-            entry = self._entries[task_id] = _Entry(None if known is None or known.is_ready else known)
+            entry = self._entries[task_id] = _Entry(None if known is None or known.is_ready else known, listener)
             self._on_change(task_id, False)
-        entry.listeners.append(listener)
+        else:
+            entry.listeners.append(listener)
         if entry.latest is not None:
             listener.on_report(entry.latest)
 

@@ -18,13 +18,14 @@ class Consumer:
         on_cancel: called with the queue's name when the broker has cancelled its consumer: queue deleted, node lost.
     """
 
-    __slots__ = ("_on_cancel", "_on_message", "channel")
+    __slots__ = ("_on_cancel", "_on_delivery", "_on_message", "channel")
 
     def __init__(
         self, channel: Channel, *, on_message: Callable[[Message], None], on_cancel: Callable[[str], None]
     ) -> None:
         self.channel = channel
         self._on_message = on_message
+        self._on_delivery = self._receive  # bound once, not once per queue
         self._on_cancel = on_cancel
 
     def _receive(self, delivery: Delivery) -> None:
@@ -37,7 +38,7 @@ class Consumer:
             NotFound: there is no such queue; the channel is closed then.
             ChannelError, BrokerUnavailable: as every operation.
         """
-        await self.channel.basic_consume(queue, self._receive, on_cancel=self._on_cancel, consumer_tag=queue)
+        await self.channel.basic_consume(queue, self._on_delivery, on_cancel=self._on_cancel, consumer_tag=queue)
 
     async def cancel_by_queue(self, queue: str) -> None:
         """Stop to consume ``queue``; what was received and not acknowledged stays so."""

@@ -57,9 +57,9 @@ class ResultMeta:
         meta = cls(
             task_id,
             status,
-            result.as_tuple() if hasattr(result, "as_tuple") else result,
+            _plain(result),
             traceback,
-            list(getattr(request, "children", None) or ()),
+            [_plain(child) for child in getattr(request, "children", None) or ()],
             datetime.now(UTC) if status in states.READY_STATES else None,
             getattr(request, "group", None),
             getattr(request, "parent_id", None),
@@ -84,8 +84,15 @@ class ResultMeta:
     def value(self, propagate: bool = True) -> Any:
         """Return the result; raise it when it is a failure and ``propagate`` is true."""
         if propagate and self.is_failure and isinstance(self.result, BaseException):
-            raise self.result
+            # Without the frames of callers that it was raised in before: a cached meta would keep them alive.
+            raise self.result.with_traceback(None)
         return self.result
+
+
+def _plain(value: Any) -> Any:
+    """Return a handle on a task, ours or Celery's, as Celery writes one; anything else as it is."""
+    # Not by one of the two alone: a Decimal has an ``as_tuple``, too.
+    return value.as_tuple() if hasattr(value, "as_tuple") and hasattr(value, "id") else value
 
 
 _SETTABLE = frozenset({"children", "group_id", "parent_id", "name", "args", "kwargs", "worker", "retries", "queue"})

@@ -89,7 +89,9 @@ async def test_server_named_queues_differ_and_empty_means_the_last_one(channel: 
     assert first != second
     await publish(channel, second, b"x")
     assert await channel.queue_purge("") == 1
-    assert (await channel.queue_declare(second)).queue == second
+    assert (await channel.queue_declare(second, passive=True)).queue == second
+    with pytest.raises(AccessRefused, match="contains reserved prefix"):
+        await channel.queue_declare(second)
 
 
 @pytest.mark.parametrize(
@@ -851,7 +853,7 @@ async def test_stream_credit_and_tail(channel: MemoryChannel) -> None:
     await publish(channel, "s", b"0", b"1", b"2", b"3", b"4")
     await turns()
     assert seen.bodies == [b"1", b"2"]
-    channel.basic_nack(seen[0].delivery_tag, requeue=True)  # credit, as an ack is
+    channel.basic_ack(seen[0].delivery_tag)
     channel.basic_ack(seen[1].delivery_tag)
     await turns()
     assert seen.bodies == [b"1", b"2", b"3", b"4"]
@@ -889,7 +891,10 @@ async def test_what_streams_refuse(broker: MemoryBroker, channel: MemoryChannel)
     with pytest.raises(PreconditionFailed, match="invalid_stream_offset_arg"):
         await channel.basic_consume("s", print, arguments={"x-stream-offset": "bogus"})
     cases: tuple[tuple[Call, str], ...] = (
-        (lambda c: c.basic_get("s"), "540 NOT_IMPLEMENTED - basic.get not supported by stream queue 's'"),
+        (
+            lambda c: c.basic_get("s"),
+            "540 NOT_IMPLEMENTED - basic.get not supported by stream queues queue 's' in vhost '/'",
+        ),
         (lambda c: c.queue_purge("s"), "queue.purge not supported"),
         (lambda c: c.basic_consume("s", print, no_ack=True), "automatic acknowledgement not supported"),
     )
@@ -902,6 +907,20 @@ async def test_what_streams_refuse(broker: MemoryBroker, channel: MemoryChannel)
         assert connection.is_closed
         await turns()
         assert [type(reason) for reason in reasons] == [BrokerUnavailable]
+
+
+@pytest.mark.parametrize("requeue", [False, True])
+async def test_a_nack_on_a_stream_closes_the_connection(channel: MemoryChannel, requeue: bool) -> None:
+    """RabbitMQ 4 takes it for an ack; 3.10 does this, and what works here must work there."""
+    await channel.queue_declare("s", arguments=STREAM)
+    await channel.basic_qos(5)
+    seen = Inbox()
+    await channel.basic_consume("s", seen)
+    await publish(channel, "s", b"0")
+    await turns()
+    with pytest.raises(BrokerUnavailable, match=r"540 NOT_IMPLEMENTED - basic\.nack and basic\.reject not supported"):
+        await closes(channel, lambda: channel.basic_nack(seen[0].delivery_tag, requeue=requeue))
+    assert channel.connection.is_closed
 
 
 # --- size -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,9 @@ What differs from RabbitMQ:
 
 - Expired queues and messages go when somebody looks (or another operation passes by), not at the moment itself; only
   dead letters are on a timer, because somebody may wait for them.
+- Where 3.10 and 4.3 differ, the stricter one is followed where code that passes here would fail there: ``basic.nack``
+  on a stream closes the connection (3.10). An unknown exchange type or stream offset closes the channel (4.3), where
+  3.10 closes the connection.
 - Quorum queues behave as classic ones: no delivery limit, no ``x-delivery-count``.
 - Streams: one message per chunk, dense offsets, retention message by message, no filters.
 - Not there: message and consumer priorities, ``CC``/``BCC`` headers, direct reply-to, transactions, permissions,

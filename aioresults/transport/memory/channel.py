@@ -27,7 +27,7 @@ from .message import Message, copy_properties, milliseconds
 from .queue import EXCLUSIVE, NO_ACK, ClassicQueue, Consumer, Queue
 from .stream import Stream, StreamConsumer
 from .topology import failed, no_queue, refused
-from .wire import ConnectionRefusal, tick
+from .wire import ConnectionRefusal, tick, unsupported
 
 if TYPE_CHECKING:
     from .broker import MemoryBroker
@@ -204,7 +204,7 @@ class MemoryChannel(Deliveries):
         def purge() -> int:
             found = self._queue(queue)
             if not isinstance(found, ClassicQueue):
-                raise _unsupported("queue.purge", found)
+                raise unsupported("queue.purge", found.name)
             return found.purge()
 
         return await self._call(purge)
@@ -305,7 +305,7 @@ class MemoryChannel(Deliveries):
 
     def _attach(self, stream: Stream, consumer: StreamConsumer, offset: object) -> None:
         if consumer.mode & NO_ACK:
-            raise _unsupported("automatic acknowledgement", stream)
+            raise unsupported("automatic acknowledgement", stream.name)
         if not self.prefetch:
             raise failed(f"consumer prefetch count is not set for stream queue '{stream.name}' in vhost '/'")
         consumer.offset = stream.locate(offset)
@@ -329,7 +329,7 @@ class MemoryChannel(Deliveries):
         def get() -> Delivery | None:
             found = self._queue(queue)
             if not isinstance(found, ClassicQueue):
-                raise _unsupported("basic.get", found)
+                raise unsupported("basic.get", found.name)
             found.touch()
             message = found.take()
             if message is None:
@@ -361,8 +361,3 @@ class MemoryChannel(Deliveries):
 
     async def basic_recover(self) -> None:
         await self._call(self._recover)
-
-
-def _unsupported(what: str, queue: Queue) -> ConnectionRefusal:
-    text = f"NOT_IMPLEMENTED - {what} not supported by stream queue '{queue.name}' in vhost '/'"
-    return ConnectionRefusal(540, text)

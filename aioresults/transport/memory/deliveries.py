@@ -10,6 +10,8 @@ from aioresults.transport.base import Delivery
 
 from .message import Message, copy_properties
 from .queue import NO_ACK, ClassicQueue, Consumer, Queue
+from .stream import Stream
+from .wire import unsupported
 
 if TYPE_CHECKING:
     from .connection import MemoryConnection
@@ -85,6 +87,10 @@ class Deliveries:
 
     def _nack(self, delivery_tag: int, multiple: bool, requeue: bool) -> None:
         taken = self._taken(delivery_tag, multiple)
+        streams = [queue for _, queue, _ in taken if isinstance(queue, Stream)]
+        if streams:  # RabbitMQ 4 takes it for an ack
+            self._give_back(taken)
+            raise unsupported("basic.nack and basic.reject", streams[0].name)
         if requeue:
             self._give_back(taken)
             return

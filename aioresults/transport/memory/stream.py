@@ -112,7 +112,7 @@ class Stream(Queue):
         self.feed(consumer)
 
     def settled(self, consumer: Consumer | None) -> None:
-        """Ack, nack and reject are all the same here: credit for one more."""
+        """Acknowledged: credit for one more, and nothing else."""
         super().settled(consumer)
         if consumer is not None:
             self.feed(consumer)

@@ -144,21 +144,20 @@ class Topology:
         exclusive: bool,
         auto_delete: bool,
     ) -> Queue:
-        queue = self.find(name) if name else None
-        if queue is not None:
+        if name.startswith("amq."):  # even one that is there: a server-named queue can be declared only passively
+            raise refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
+        if name and self.find(name) is not None:
             queue = self.queue_for(name, connection)
             if exclusive != queue.settings.exclusive:
                 raise locked(name)
             check_equivalent(name, queue.settings, arguments, durable, auto_delete)
             queue.touch()
             return queue
-        if name.startswith("amq."):
-            raise refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
         name = name or f"amq.gen-{secrets.token_urlsafe(16)}"
         settings = self._settings_of(name, arguments, durable, exclusive, auto_delete)
         if len(self._queues) >= self._sweep_at:
             self.sweep()
-        queue = Stream(self, name, settings) if settings.queue_type == "stream" else ClassicQueue(self, name, settings)
+        queue = (Stream if settings.queue_type == "stream" else ClassicQueue)(self, name, settings)
         self._queues[name] = queue
         if exclusive:
             self._owners[name] = connection

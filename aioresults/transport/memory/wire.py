@@ -32,3 +32,9 @@ def settle(what: tuple[asyncio.Future[Any], Any, BaseException | None]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+def unsupported(what: str, queue: str) -> ConnectionRefusal:
+    """540: what a stream answers to the calls of a queue."""
+    text = f"NOT_IMPLEMENTED - {what} not supported by stream queues queue '{queue}' in vhost '/'"
+    return ConnectionRefusal(540, text)

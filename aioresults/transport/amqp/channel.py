@@ -13,13 +13,17 @@ from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from aio_pika.abc import AbstractChannel
 from aiormq import Channel as UnderlayChannel
 from aiormq import spec
 from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.exceptions import DuplicateConsumerTag
+from aiormq.tools import awaitable
 
 from aioresults.errors import BrokerUnavailable, ChannelClosed
+from aioresults.transport.amqp import frames
 from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, detached, translate, translating
 from aioresults.transport.base import Arguments, DeclareOk, Delivery, OnCancel, OnClose, OnMessage, Properties
 
@@ -111,33 +115,36 @@ class AMQPChannel:
         passive: bool = False,
         arguments: Arguments = None,
     ) -> DeclareOk:
-        ok = await self._rpc(
-            self._underlay.queue_declare(
-                queue,
-                durable=durable,
-                exclusive=exclusive,
-                auto_delete=auto_delete,
-                passive=passive,
-                arguments=_table(arguments),
-            )
+        frame = frames.QueueDeclare(
+            queue=queue,
+            durable=durable,
+            exclusive=exclusive,
+            auto_delete=auto_delete,
+            passive=passive,
+            arguments=_table(arguments),
         )
+        ok = await self._rpc(self._underlay.rpc(frame))
         return DeclareOk(ok.queue or queue, ok.message_count or 0, ok.consumer_count or 0)
 
     async def queue_bind(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
-        await self._rpc(self._underlay.queue_bind(queue, exchange, routing_key, arguments=_table(arguments)))
+        frame = frames.QueueBind(0, queue, exchange, routing_key, arguments=_table(arguments))
+        await self._rpc(self._underlay.rpc(frame))
 
     async def queue_unbind(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
-        await self._rpc(self._underlay.queue_unbind(queue, exchange, routing_key, arguments=_table(arguments)))
+        frame = frames.QueueUnbind(0, queue, exchange, routing_key, arguments=_table(arguments))
+        await self._rpc(self._underlay.rpc(frame))
 
     async def queue_purge(self, queue: str) -> int:
-        return (await self._rpc(self._underlay.queue_purge(queue))).message_count or 0
+        ok = await self._rpc(self._underlay.rpc(frames.QueuePurge(queue=queue)))
+        return ok.message_count or 0
 
     async def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        ok = await self._rpc(self._underlay.queue_delete(queue, if_unused=if_unused, if_empty=if_empty))
+        frame = frames.QueueDelete(queue=queue, if_unused=if_unused, if_empty=if_empty)
+        ok = await self._rpc(self._underlay.rpc(frame))
         return ok.message_count or 0
 
     async def basic_publish(
@@ -172,15 +179,16 @@ class AMQPChannel:
                 on_message(_from_wire(self, message))
 
         async def consume() -> str:
-            ok = await self._underlay.basic_consume(
-                queue,
-                deliver,  # type: ignore[arg-type]  # aiormq wraps plain functions too
-                no_ack=no_ack,
-                exclusive=exclusive,
-                consumer_tag=consumer_tag,
-                arguments=_table(arguments),
+            # What aiormq's basic_consume does, which would make a frame of its own.
+            tag = consumer_tag or f"aioresults.{uuid4().hex}"
+            if tag in self._underlay.consumers:
+                raise DuplicateConsumerTag(self._underlay.number)
+            self._underlay.consumers[tag] = awaitable(deliver)
+            await self._underlay.rpc(
+                frames.BasicConsume(
+                    queue=queue, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive, arguments=_table(arguments)
+                )
             )
-            tag = ok.consumer_tag or ""
             if on_cancel is not None:
                 self._on_cancel[tag] = on_cancel
             return tag
@@ -198,10 +206,24 @@ class AMQPChannel:
         await self._rpc(self._underlay.basic_cancel(consumer_tag))
 
     async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
-        message = await self._rpc(self._underlay.basic_get(queue, no_ack=no_ack))
+        message = await self._rpc(self._get(frames.BasicGet(queue=queue, no_ack=no_ack)))
         if isinstance(message.delivery, spec.Basic.GetEmpty):
             return None
         return _from_wire(self, message)
+
+    async def _get(self, frame: frames.BasicGet) -> DeliveredMessage:
+        # What aiormq's basic_get does, which would make a frame of its own.
+        underlay = self._underlay
+        async with underlay.getter_lock:
+            underlay.getter = getter = underlay.create_future()
+            try:
+                await underlay.rpc(frame)
+                message: DeliveredMessage
+                _, message = await getter
+            finally:
+                getter.cancel()
+                del underlay.getter
+            return message
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         self._write(spec.Basic.Ack(delivery_tag=delivery_tag, multiple=multiple))

@@ -1,0 +1,73 @@
+"""The fixtures of the conformance suite: every test that asks for `lab` runs on every broker with every layout.
+
+| fixture                     | is                                                                              |
+|-----------------------------|---------------------------------------------------------------------------------|
+| `layout`                    | one of `lab.LAYOUTS`; narrowed with `where` and `only`                          |
+| `lab`                       | broker x layout                                                                 |
+| `shaky`                     | the same, with connections that can be cut, refused and stalled                 |
+| `worker` `caller` `third`   | three open backends on `lab`: who stores, who waits, and somebody else          |
+| `store`                     | stores a report as `worker` does for `caller`                                   |
+| `raw`                       | the broker as any other client sees it                                          |
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from aioresults import AMQPBackend, Request
+from tests.conformance.lab import LAYOUTS, Lab, Layout, Raw
+from tests.proxy import Proxy
+
+Store = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(params=list(LAYOUTS))
+def layout(request: pytest.FixtureRequest) -> Layout:
+    return LAYOUTS[request.param]
+
+
+@pytest.fixture
+async def lab(broker_url: str, layout: Layout) -> AsyncIterator[Lab]:
+    async with Lab(broker_url, layout) as lab:
+        yield lab
+
+
+@pytest.fixture
+async def shaky(broker_url: str, layout: Layout, proxy: Callable[[str], Awaitable[Proxy]]) -> AsyncIterator[Lab]:
+    between = None if broker_url.startswith("memory:") else await proxy(broker_url)
+    async with Lab(broker_url, layout, between) as lab:
+        yield lab
+
+
+@pytest.fixture
+async def worker(lab: Lab) -> AMQPBackend:
+    return await lab.open()
+
+
+@pytest.fixture
+async def caller(lab: Lab) -> AMQPBackend:
+    return await lab.open()
+
+
+@pytest.fixture
+async def third(lab: Lab) -> AMQPBackend:
+    return await lab.open()
+
+
+@pytest.fixture
+async def raw(lab: Lab) -> Raw:
+    return await lab.raw()
+
+
+@pytest.fixture
+def store(worker: AMQPBackend, caller: AMQPBackend) -> Store:
+    async def store(
+        task_id: str, result: object = None, status: str = "SUCCESS", traceback: str | None = None, **extra: Any
+    ) -> Any:
+        request = Request(reply_to=caller.reply_to)
+        return await worker.store_result(task_id, result, status, traceback, request, **extra)
+
+    return store

@@ -1,0 +1,195 @@
+"""The setting of a conformance test: a broker, a routing, backends that act as processes, and an outsider's eyes."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from aioresults import AMQPBackend, NotFound, QueuePerTask
+from aioresults.routing import Routing
+from aioresults.transport import Channel, transport_for
+from aioresults.transport.base import Connection, DeclareOk, Delivery, Properties
+from aioresults.transport.memory import MemoryBroker
+from tests.proxy import Proxy
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A routing, and which promises it makes."""
+
+    make: Callable[[], Routing]
+    #: Anyone who has a task's id can look at its reports, and they may be stored before anybody waits.
+    by_id: bool = True
+    #: Reports before the last one stay where they are, and a late one never hides a result.
+    history: bool = True
+    #: What was delivered to a wait that ended without it is there for the next reader; auto_delete queues lose it.
+    returns: bool = True
+
+
+#: Every routing runs through the whole suite; a test that needs a promise asks for it with `where`.
+LAYOUTS = {
+    "per_task": Layout(QueuePerTask),
+    "last_value": Layout(lambda: QueuePerTask(last_value=True), history=False),
+    "celery": Layout(QueuePerTask.celery, returns=False),
+    "celery_amqp_backend": Layout(QueuePerTask.celery_amqp_backend, returns=False),
+}
+
+
+def where(**promises: bool) -> pytest.MarkDecorator:
+    """Run a test with the layouts that make these promises."""
+    names = [name for name, layout in LAYOUTS.items() if all(getattr(layout, key) is promises[key] for key in promises)]
+    return pytest.mark.parametrize("layout", names, indirect=True)
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    """Run a test with these layouts."""
+    return pytest.mark.parametrize("layout", names, indirect=True)
+
+
+def new_id() -> str:
+    """Return a task id that no other test has: a UUID, which every layout takes."""
+    return str(uuid.uuid4())
+
+
+def new_name() -> str:
+    """Return a name for an exchange or a queue that no other test has."""
+    return f"test.{secrets.token_hex(6)}"
+
+
+class Raw:
+    """The broker as any other client sees it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def channel(self) -> Channel:
+        """Open a channel, with confirms."""
+        return await self._connection.channel(confirms=True)
+
+    async def queue(self, name: str) -> DeclareOk | None:
+        """Return the counts of a queue, by a passive declare; None when there is none."""
+        channel = await self.channel()
+        try:
+            return await channel.queue_declare(name, passive=True)
+        except NotFound:
+            return None
+        finally:
+            await channel.close()
+
+    async def ready(self, name: str) -> int | None:
+        """Return how many messages of a queue are ready; None when there is no such queue."""
+        queue = await self.queue(name)
+        return None if queue is None else queue.message_count
+
+    async def consumers(self, name: str) -> int | None:
+        """Return how many consumers a queue has; None when there is no such queue."""
+        queue = await self.queue(name)
+        return None if queue is None else queue.consumer_count
+
+    async def is_ready(self, name: str, count: int | None) -> bool:
+        """Whether a queue has so many ready messages; None: whether it is not there."""
+        return await self.ready(name) == count
+
+    async def is_consumed(self, name: str, count: int = 1) -> bool:
+        """Whether a queue is there and has so many consumers."""
+        return await self.consumers(name) == count
+
+    async def publish(self, queue: str, body: bytes, **properties: Any) -> None:
+        """Publish to a queue."""
+        channel = await self.channel()
+        await channel.basic_publish(body, Properties(**properties), "", queue, mandatory=True)
+        await channel.close()
+
+    async def get(self, queue: str) -> Delivery:
+        """Take one message out of a queue."""
+        channel = await self.channel()
+        delivery = await channel.basic_get(queue, no_ack=True)
+        assert delivery is not None
+        await channel.close()
+        return delivery
+
+
+class Lab:
+    """A broker at `url`, reached through `proxy` if there is one, and what was opened on it. Ends all that it began."""
+
+    def __init__(self, url: str, layout: Layout, proxy: Proxy | None = None) -> None:
+        self.url = proxy.url_for(url) if proxy is not None else url
+        self.layout = layout
+        self._direct_url = url
+        self._proxy = proxy
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+        if self.memory is not None:
+            MemoryBroker.forget(self.memory.name)
+
+    @property
+    def memory(self) -> MemoryBroker | None:
+        """The broker, if it is one inside this process."""
+        scheme, _, name = self._direct_url.partition("://")
+        return MemoryBroker.named(name) if scheme == "memory" else None
+
+    def make(self, cls: type[AMQPBackend] = AMQPBackend, **options: Any) -> AMQPBackend:
+        """Return a backend as a process of its own would have; not opened, and not closed by anybody."""
+        return cls(self.url, **{"routing": self.layout.make(), **options})
+
+    async def open(self, cls: type[AMQPBackend] = AMQPBackend, **options: Any) -> AMQPBackend:
+        """Return an open backend; it is closed at the end, at the latest."""
+        return await self._stack.enter_async_context(self.make(cls, **options))
+
+    async def raw(self) -> Raw:
+        """Connect as any other client, around the proxy."""
+        connection = await transport_for(self._direct_url).connect()
+        self._stack.push_async_callback(connection.close)
+        return Raw(connection)
+
+    # What may go wrong with the network; needs the fixture `shaky`.
+
+    def cut(self) -> None:
+        """Lose every connection; new ones work at once."""
+        if self.memory is not None:
+            self.memory.cut()
+        elif self._proxy is not None:
+            self._proxy.drop()
+
+    def go_down(self) -> None:
+        """Lose every connection, and refuse new ones until `come_up`."""
+        if self.memory is not None:
+            self.memory.stop()
+        elif self._proxy is not None:
+            self._proxy.cut()
+
+    async def come_up(self) -> None:
+        """End `go_down`."""
+        if self.memory is not None:
+            self.memory.start()
+        elif self._proxy is not None:
+            await self._proxy.restore()
+
+    def stall(self) -> None:
+        """Hold what is published on its way until `resume`."""
+        if self.memory is not None:
+            self.memory.block()
+        elif self._proxy is not None:
+            self._proxy.stall()
+
+    def resume(self) -> None:
+        """End `stall`."""
+        if self.memory is not None:
+            self.memory.unblock()
+        elif self._proxy is not None:
+            self._proxy.resume()

@@ -37,7 +37,7 @@ from aioresults.errors import (
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import Request, ResultMeta
 from aioresults.retry import RetryPolicy
-from aioresults.routing import QueuePerTask
+from aioresults.routing import QueuePerTask, ReplyQueue
 from aioresults.serialization import Serializers
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "AMQPBackend",
     "AsyncResult",
     "QueuePerTask",
+    "ReplyQueue",
     "Request",
     "ResultMeta",
     "RetryPolicy",

@@ -13,23 +13,22 @@ from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 from aioresults import checks, messaging, states
-from aioresults.drain import Drain
 from aioresults.errors import BacklogLimitExceeded, ConfigurationError
 from aioresults.lifetime import Lifetime
-from aioresults.lookup import DEFAULT_BACKLOG_LIMIT, Lookup
-from aioresults.marks import Marks
+from aioresults.limits import Limits
+from aioresults.lookup import DEFAULT_BACKLOG_LIMIT
 from aioresults.many_results import ManyResults, OnMessage
+from aioresults.marks import Marks
 from aioresults.observer import Observer
-from aioresults.outbox import Outbox
 from aioresults.recording import Recording
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
 from aioresults.routing import Destination, QueuePerTask, Routing, RoutingOptions
 from aioresults.serialization import Codec, Serializers
-from aioresults.sessions import Session, Sessions
+from aioresults.sessions import Session
 from aioresults.transport import Channel, transport_for
-from aioresults.waiters import Waiter, Waiters
+from aioresults.waiters import Waiter
 from aioresults.watch import watch
 
 
@@ -50,8 +49,11 @@ class AMQPBackend(Marks):
         expires: seconds, or a ``timedelta``, that an unread result is kept; None for ever.
         routing: where results go and where to look for them.
         retry_policy: how a failed store is tried again; a ``RetryPolicy`` or a mapping of its fields.
+        unroutable_policy: seconds between attempts to reach an inbox that is not there; then ``ResultNotRouted``.
         store_only: for workers: nothing is consumed, and calls that wait raise ``ConfigurationError``.
         max_cached_results: how many metas are remembered; the least recently used go first; 0 for none.
+        max_unclaimed_results, max_unclaimed_bytes: how much a ``ReplyQueue`` keeps of what nobody has asked for; the
+            oldest go first, and asking for one of those raises ``ResultEvicted``.
         max_result_size: bytes; a larger result fails with ``ResultTooLarge`` before anything is sent.
         connect_timeout: seconds that ``open`` and each attempt to connect may take.
         rpc_timeout: seconds that one round trip to the broker may take.
@@ -92,9 +94,12 @@ class AMQPBackend(Marks):
         expires: float | timedelta | None = 86400,
         routing: Routing | None = None,
         retry_policy: RetryPolicy | Mapping[str, Any] | None = None,
+        unroutable_policy: Sequence[float] = (0.01, 0.05, 0.2, 1, 2, 5),
         store_only: bool = False,
         # Limits
         max_cached_results: int = 10_000,
+        max_unclaimed_results: int = 100_000,
+        max_unclaimed_bytes: int = 256 * 2**20,
         max_result_size: int = 16 * 2**20,
         connect_timeout: float = 10,
         rpc_timeout: float = 5,
@@ -104,11 +109,22 @@ class AMQPBackend(Marks):
         if persistent is not None:
             self.persistent = persistent
         self.retry_policy = RetryPolicy.of(self.retry_policy if retry_policy is None else retry_policy)
+        self._store_only = store_only
         self._transport = transport_for(
             url, connection=connection, heartbeat=checks.count("heartbeat", heartbeat), ssl_context=ssl_context
         )
-        options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, checks.expires(expires))
+        limits = Limits(
+            max_cached_results,
+            max_unclaimed_results,
+            max_unclaimed_bytes,
+            max_result_size,
+            connect_timeout,
+            rpc_timeout,
+        )
+        kept = checks.expires(expires)
+        options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
         self._routing = (QueuePerTask() if routing is None else routing).configured(options)
+        self._exchange = self._routing.exchange.name
         codec = Codec(
             serializers=serializers,
             serializer=serializer,
@@ -116,33 +132,21 @@ class AMQPBackend(Marks):
             accept=accept,
             signing_key=signing_key,
         )
-        size = checks.count("max_result_size", max_result_size, 1)
-        self._reports = Reports(codec, persistent=self.persistent, max_size=size)
-        self._store_only = store_only
-        self._assemble(
-            checks.count("max_cached_results", max_cached_results),
-            checks.seconds("connect_timeout", connect_timeout),
-            checks.seconds("rpc_timeout", rpc_timeout),
-        )
-
-    def _assemble(self, max_cached: int, connect_timeout: float, rpc_timeout: float) -> None:
-        """Put the parts of one lifetime together."""
-        self._sessions = Sessions(
+        self._reports = Reports(codec, persistent=self.persistent, max_size=max_result_size)
+        self._lifetime = Lifetime(
             self._transport,
-            prepare=self._prepare,
-            on_refused=lambda error: self._waiters.fail_all(error),
-            store_only=self._store_only,
-            connect_timeout=connect_timeout,
-            rpc_timeout=rpc_timeout,
+            self._routing,
+            self._reports,
+            self,
+            limits,
+            retry_policy=self.retry_policy,
+            unroutable=checks.intervals("unroutable_policy", unroutable_policy),
+            expires=kept,
+            store_only=store_only,
         )
-        self._waiters = Waiters(max_cached, lambda task_id, taken: self._drain.on_change(task_id, taken))
-        self._drain = Drain(self._waiters, self._queue_for, self._reports.read)
-        self._outbox = Outbox(self._sessions, RetryPolicy.of(self.retry_policy))
-        drain = None if self._store_only else self._drain
-        self._lifetime = Lifetime(self._sessions, self._outbox, drain, self._waiters, connect_timeout=connect_timeout)
-        self._lookup = Lookup(
-            self._sessions, self._waiters, self._queue_for, self._reports.read, rpc_timeout=rpc_timeout
-        )
+        self._waiters = self._lifetime.waiters
+        self._outbox = self._lifetime.outbox
+        self._lookup = self._lifetime.lookup
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.as_uri()} {type(self._routing).__name__}>"
@@ -176,7 +180,8 @@ class AMQPBackend(Marks):
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    async def _prepare(self, session: Session) -> None:
+    async def prepare(self, session: Session) -> None:
+        """Declare what the routing needs, and have ``revive`` called; awaited at the start of every session."""
         for entity in self._routing.topology():
             await session.run(entity.declare, publishing=True)
         if type(self).revive is not AMQPBackend.revive:
@@ -200,10 +205,11 @@ class AMQPBackend(Marks):
 
     def on_reply_declare(self, task_id: str) -> list[messaging.Queue]:
         """Return the queues that are declared when a report about ``task_id`` finds none."""
-        queue = self._queue_for(task_id)
+        queue = self.queue_for(task_id)
         return [queue] if queue else []
 
-    def _queue_for(self, task_id: str) -> messaging.Queue | None:
+    def queue_for(self, task_id: str) -> messaging.Queue | None:
+        """Return the queue that holds the reports of a task; None when the routing gives it none of its own."""
         return self._routing.queue(self.rkey(task_id))
 
     @property
@@ -247,11 +253,12 @@ class AMQPBackend(Marks):
         self._lifetime.check()
         checks.task_id(task_id)
         routing_key, correlation_id = self.destination_for(task_id, request)
-        meta = ResultMeta.of(task_id, result, checks.status(status), traceback, request, extra)
-        body, properties = self._reports.write(meta, correlation_id)
-        declare = tuple(self.on_reply_declare(task_id))
-        destination = Destination(self._routing.exchange.name, routing_key, declare)
-        await self._outbox.put(destination, task_id, body, properties)
+        destination = Destination(self._exchange, routing_key)
+        meta = ResultMeta.of(task_id, result, checks.non_empty("a status", status), traceback, request, extra)
+        document = self._reports.write(meta, correlation_id)
+        if self._outbox.is_full(destination):
+            await self._outbox.room(destination)
+        await self._outbox.put(destination, task_id, correlation_id, document)
         return result
 
     def recording(self, task_id: str, request: Any | None = None) -> Recording:
@@ -268,7 +275,7 @@ class AMQPBackend(Marks):
         self._check_waits()
         self._lifetime.check()
         self.rkey(task_id)
-        self._sessions.ask()
+        self._lifetime.sessions.ask()
         return checks.timeout(timeout)
 
     async def wait_for(
@@ -376,9 +383,7 @@ class AMQPBackend(Marks):
         limit = checks.count("backlog_limit", backlog_limit, 1)
         return await self._lookup.latest(task_id, limit) or ResultMeta(task_id, states.PENDING)
 
-    async def poll(self, task_id: str, backlog_limit: int = DEFAULT_BACKLOG_LIMIT) -> ResultMeta:
-        """Return the latest report about a task; the original's second name of ``get_task_meta``."""
-        return await self.get_task_meta(task_id, backlog_limit)
+    poll = get_task_meta
 
     async def reload_task_result(self, task_id: str) -> ResultMeta:
         """Forget the cached meta of a task, and return what the broker holds now."""
@@ -404,18 +409,4 @@ class AMQPBackend(Marks):
 
     def stats(self) -> dict[str, int | bool | str]:
         """Return figures for logs and health checks; plain values, cheap."""
-        return {
-            "open": self._lifetime.is_open,
-            "connected": self._sessions.current is not None,
-            "last_error": "" if self._sessions.current else str(self._sessions.last_error),
-            "sessions": self._sessions.count,
-            "failed_connects": self._sessions.failures,
-            "waiting": len(self._waiters),
-            "cached": self._waiters.cached,
-            "consuming": len(self._drain),
-            "received": self._drain.received,
-            "undecodable": self._drain.undecodable,
-            "unconfirmed": len(self._outbox),
-            "stored": self._outbox.stored,
-            "retried": self._outbox.retried,
-        }
+        return self._lifetime.stats()

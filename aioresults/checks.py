@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final, TypeGuard
 
@@ -10,19 +11,30 @@ from aioresults.errors import ConfigurationError
 
 #: RabbitMQ holds ``x-expires`` in milliseconds, below 2**32.
 MAX_EXPIRES: Final = (2**32 - 1) // 1000
+#: AMQP 0-9-1 short strings, among them queue names, routing keys and correlation ids, hold this many bytes.
+MAX_SHORT_STRING: Final = 255
+
+
+def non_empty(name: str, value: object) -> str:
+    """Accept a non-empty string."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{name} must be a non-empty string, not {value!r}")
+    return value
 
 
 def task_id(value: object) -> str:
     """Accept a non-empty string."""
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"a task id must be a non-empty string, not {value!r}")
-    return value
+    return non_empty("a task id", value)
 
 
-def status(value: object) -> str:
-    """Accept a non-empty string: a known state, or the user's own."""
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"a status must be a non-empty string, not {value!r}")
+def short_string(name: str, value: str) -> str:
+    """Accept what AMQP 0-9-1 can carry as a name: UTF-8 of at most 255 bytes."""
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{name}, {value[:40]!r}, cannot be written as UTF-8: {error.reason}") from None
+    if size > MAX_SHORT_STRING:
+        raise ConfigurationError(f"{name}, {value[:40] + '...'!r}, has {size} bytes; AMQP allows {MAX_SHORT_STRING}")
     return value
 
 
@@ -52,6 +64,15 @@ def expires(value: object) -> float | None:
             f"expires must be seconds or a timedelta between 0.001 and {MAX_EXPIRES} seconds, or None, not {value!r}"
         )
     return float(number)
+
+
+def intervals(name: str, values: Iterable[object]) -> tuple[float, ...]:
+    """Accept a series of finite numbers of seconds, 0 or more each."""
+    result = tuple(values)
+    for value in result:
+        if not _is_number(value) or not 0 <= value < math.inf:
+            raise ConfigurationError(f"{name} must be finite numbers of seconds, 0 or more, not {value!r}")
+    return tuple(float(value) for value in result if _is_number(value))
 
 
 def count(name: str, value: object, minimum: int = 0) -> int:

@@ -85,7 +85,7 @@ class Drain:
 
     Args:
         waiters: who waits.
-        queue_for: the queue that holds the reports of a task, or None when it has none of its own.
+        queue_for: the queue that holds the reports of a task.
         read: decodes a message into a report; raises ``DecodeError``.
     """
 
@@ -93,6 +93,7 @@ class Drain:
         self, waiters: Waiters, queue_for: Callable[[str], Queue | None], read: Callable[[Message], ResultMeta]
     ) -> None:
         self._waiters = waiters
+        waiters.on_change = self.on_change
         self._queue_for = queue_for
         self._read = read
         #: Ids whose consumer may not be as it should, and those in work: whether they have changed meanwhile.
@@ -123,7 +124,10 @@ class Drain:
         else:
             self._changed.put_nowait(task_id)
 
-    async def settled(self) -> None:
+    async def start(self, session: Session) -> None:
+        """Do nothing: queues are opened when somebody waits for their tasks."""
+
+    async def finish(self, session: Session) -> None:
         """Return when the queue of every result that was taken is deleted."""
         await self._settled.wait()
 
@@ -168,7 +172,6 @@ class Drain:
     async def _reconcile(self, session: Session, task_id: str) -> None:
         queue = self._queue_for(task_id)
         if queue is None:
-            self._settle(task_id)
             return
         subscription = self._subscriptions.get(queue.name)
         if task_id in self._taken:

@@ -9,16 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import aclosing
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
 from aioresults.drain import Drain
-from aioresults.errors import BackendClosed, WrongEventLoop
+from aioresults.errors import BackendClosed, BrokerUnavailable, WrongEventLoop
+from aioresults.inbox import Inbox
+from aioresults.limits import Limits
+from aioresults.lookup import Lookup
+from aioresults.messaging import Queue
 from aioresults.outbox import Outbox
-from aioresults.sessions import Sessions
+from aioresults.reports import Reports
+from aioresults.retry import RetryPolicy
+from aioresults.routing import Routing
+from aioresults.sessions import Session, Sessions
+from aioresults.transport import Transport
+from aioresults.unclaimed import Unclaimed
 from aioresults.waiters import Waiters
 
 logger = logging.getLogger("aioresults")
@@ -35,22 +45,72 @@ class State(Enum):
     CLOSED = "is closed"
 
 
+class Hooks(Protocol):
+    """What the backend lets its subclasses override, and what the parts below ask it for."""
+
+    def queue_for(self, task_id: str) -> Queue | None:
+        """Return the queue that holds the reports of a task, if it has one of its own."""
+        ...
+
+    def on_reply_declare(self, task_id: str) -> list[Queue]:
+        """Return what to declare when a report finds no queue."""
+        ...
+
+    async def prepare(self, session: Session) -> None:
+        """Declare what must exist before a session is used."""
+        ...
+
+
 class Lifetime:
-    """Runs sessions, drain and outbox from ``open`` to ``close``.
+    """Puts the parts together, and runs them from ``open`` to ``close``.
 
     Args:
-        connect_timeout: seconds that ``open`` may take.
-        drain: None for a backend that only stores.
+        store_only: nothing is consumed.
+        unroutable: seconds between attempts at a destination that is not there.
+        expires: seconds that results are kept which nobody asks for.
     """
 
     def __init__(
-        self, sessions: Sessions, outbox: Outbox, drain: Drain | None, waiters: Waiters, *, connect_timeout: float
+        self,
+        transport: Transport,
+        routing: Routing,
+        reports: Reports,
+        hooks: Hooks,
+        limits: Limits,
+        *,
+        retry_policy: RetryPolicy,
+        unroutable: Sequence[float],
+        expires: float | None,
+        store_only: bool,
     ) -> None:
-        self._sessions = sessions
-        self._outbox = outbox
-        self._drain = drain
-        self._waiters = waiters
-        self._connect_timeout = connect_timeout
+        self._hooks = hooks
+        self._connect_timeout = limits.connect_timeout
+        self.sessions = Sessions(
+            transport,
+            prepare=self._prepare,
+            on_refused=lambda error: self.waiters.fail_all(error),
+            store_only=store_only,
+            connect_timeout=limits.connect_timeout,
+            rpc_timeout=limits.rpc_timeout,
+        )
+        self.outbox = Outbox(
+            self.sessions,
+            reports,
+            queues_for=hooks.on_reply_declare,
+            coalesces=routing.coalesces,
+            policy=retry_policy,
+            unroutable=unroutable,
+        )
+        inbox = routing.inbox()
+        self._unclaimed = Unclaimed(limits.max_unclaimed_results, limits.max_unclaimed_bytes, expires)
+        self.waiters = Waiters(limits.max_cached_results, self._unclaimed if inbox else None)
+        self._reader: Drain | Inbox = (
+            Inbox(inbox, self.waiters, reports, keep=routing.keeps_inbox)
+            if inbox
+            else Drain(self.waiters, hooks.queue_for, reports.read)
+        )
+        self._reads = not store_only
+        self.lookup = Lookup(self.sessions, self.waiters, hooks.queue_for, reports.read, rpc_timeout=limits.rpc_timeout)
         self._state = State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -89,7 +149,7 @@ class Lifetime:
             self._root = asyncio.create_task(self._run(), name="aioresults")
             self._root.add_done_callback(self._ended)
         try:
-            await self._sessions.wait(self._connect_timeout)
+            await self.sessions.wait(self._connect_timeout)
         except BaseException:
             if self._state is State.NEW:
                 await self._stop()
@@ -97,11 +157,16 @@ class Lifetime:
         if self._state is State.NEW:
             self._state = State.OPEN
 
+    async def _prepare(self, session: Session) -> None:
+        await self._hooks.prepare(session)
+        if self._reads:
+            await self._reader.start(session)
+
     async def _run(self) -> None:
-        async with aclosing(self._sessions.live()) as live:
+        async with aclosing(self.sessions.live()) as live:
             async for session in live:
-                if self._drain is not None:
-                    await self._drain.run(session)
+                if self._reads:
+                    await self._reader.run(session)
                 else:
                     await asyncio.wait([session.lost])
 
@@ -113,7 +178,7 @@ class Lifetime:
         self._state = State.CLOSED
         failure = BackendClosed(f"the background task failed: {error!r}")
         failure.__cause__ = error
-        self._waiters.fail_all(failure)
+        self.waiters.fail_all(failure)
 
     async def close(self) -> None:
         """Flush within ``CLOSE_TIMEOUT``, then fail whoever still waits with ``BackendClosed``, and disconnect.
@@ -132,15 +197,15 @@ class Lifetime:
 
     async def _close(self) -> None:
         try:
-            if self._sessions.current is not None:
-                async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await self._outbox.flush()
-                    if self._drain is not None:
-                        await self._drain.settled()
-        except TimeoutError:
-            logger.warning("closing with %d reports unconfirmed", len(self._outbox))
-        await self._outbox.stop()
-        self._waiters.fail_all(BackendClosed("the backend was closed"))
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                if (session := self.sessions.current) is not None:
+                    await self.outbox.flush()
+                    if self._reads:
+                        await self._reader.finish(session)
+        except (TimeoutError, BrokerUnavailable) as error:
+            logger.warning("closing with %d reports unconfirmed (%s)", len(self.outbox), type(error).__name__)
+        await self.outbox.stop()
+        self.waiters.fail_all(BackendClosed("the backend was closed"))
         await self._stop()
 
     async def _stop(self) -> None:
@@ -148,3 +213,27 @@ class Lifetime:
         if root is not None:
             root.cancel()
             await asyncio.gather(root, return_exceptions=True)
+
+    def stats(self) -> dict[str, int | bool | str]:
+        """Return figures: plain values, cheap."""
+        connected = self.sessions.current is not None
+        return {
+            "open": self.is_open,
+            "connected": connected,
+            "last_error": "" if connected else str(self.sessions.last_error),
+            "sessions": self.sessions.count,
+            "failed_connects": self.sessions.failures,
+            "waiting": len(self.waiters),
+            "cached": self.waiters.cached,
+            "unclaimed": len(self._unclaimed),
+            "unclaimed_bytes": self._unclaimed.bytes,
+            "evicted": self._unclaimed.evicted,
+            "consuming": len(self._reader),
+            "received": self._reader.received,
+            "undecodable": self._reader.undecodable,
+            "unconfirmed": len(self.outbox),
+            "stored": self.outbox.stored,
+            "messages": self.outbox.messages,
+            "retried": self.outbox.retried,
+            "unrouted": self.outbox.unrouted,
+        }

@@ -1,21 +1,25 @@
-"""What waits to be published: confirmed, retried, in order.
+"""What waits to be published: coalesced, confirmed, retried, in order.
 
-Each destination has a lane with one publish in flight, so a retry cannot reorder the reports of a task, and a
-destination that fails holds up no other. A lane exists only while it has something to send.
+Each destination has a lane with one publish in flight. Reports that come meanwhile queue up and, where the
+destination is an inbox of ours, go out together as one message: that is why this is fast. There is no timer: a lone
+report leaves at once. One in flight also means that a retry cannot reorder the reports of a task, and a destination
+that fails holds up no other. A lane exists only while it has something to send.
 
-A publish is mandatory and confirmed. When it is returned because there is no queue, the destination's queue is
-declared and the report published again: measured, that is faster than declaring first. What fails for a reason that
-may pass is tried again by the retry policy.
+A publish is mandatory and confirmed. When it is returned because there is no queue, the queue is declared where the
+routing has one for the task (measured, that is faster than declaring first); otherwise the destination is not there
+yet or no more, and it is tried again by a policy of its own, with a single report to probe. What fails for a reason
+that may pass is tried again by the retry policy.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aioresults.errors import (
+    AioResultsError,
     BackendClosed,
     BrokerRefused,
     BrokerUnavailable,
@@ -27,120 +31,262 @@ from aioresults.errors import (
     ResultNotRouted,
     ResultTooLarge,
 )
-from aioresults.messaging import Producer
+from aioresults.messaging import Producer, Queue
+from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
 from aioresults.routing import Destination
 from aioresults.sessions import Session, Sessions
-from aioresults.transport.base import Properties
 from aioresults.transport.replies import message_size_limit
 
 #: Errors that may pass by themselves. A confirm lost with its channel is one: nobody knows, so it is published again.
 TRANSIENT: Final = (BrokerUnavailable, ChannelClosed, MessageNacked, MessageReturned)
 
+#: A batch is bounded by count and bytes: more saves nothing, and delays the first of them.
+MAX_BATCH_COUNT: Final = 300
+MAX_BATCH_BYTES: Final = 1024 * 1024
+#: Reports that may wait, for one destination and for all together; beyond, stores wait to be let in.
+MAX_LANE: Final = 10_000
+MAX_TOTAL: Final = 50_000
 
-@dataclass(slots=True, eq=False)
+
 class Report:
-    """One report on its way: a message, and the future of the call that stores it."""
+    """One report on its way: a document, and the future of the call that stores it."""
 
-    task_id: str
-    body: bytes
-    properties: Properties
-    stored: asyncio.Future[None]
+    __slots__ = ("correlation_id", "document", "stored", "task_id")
+
+    def __init__(self, task_id: str, correlation_id: str, document: bytes, stored: asyncio.Future[None]) -> None:
+        self.task_id = task_id
+        self.correlation_id = correlation_id
+        self.document = document
+        self.stored = stored
+
+    def succeed(self) -> None:
+        """Tell the caller, if there still is one, that the report is stored."""
+        if not self.stored.done():
+            self.stored.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Tell the caller, if there still is one, what went wrong."""
+        if not self.stored.done():
+            self.stored.set_exception(error)
+
+
+class _BatchTooLarge(AioResultsError):
+    """The broker's limit for a message is lower than a batch of many reports."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"a batch is larger than {limit} bytes")
+
+
+def _not_stored(reports: Sequence[Report]) -> BrokerUnavailable:
+    more = f" and {len(reports) - 1} more" if len(reports) > 1 else ""
+    return BrokerUnavailable(f"the result of task {reports[0].task_id!r}{more} could not be stored")
 
 
 class Lane:
-    """What waits for one destination."""
+    """What goes to one destination: the batch in flight, and what waits behind it."""
 
-    __slots__ = ("destination", "in_flight", "task", "waiting")
+    __slots__ = ("coalesces", "destination", "in_flight", "task", "waiting")
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: Destination, coalesces: bool) -> None:
         self.destination = destination
+        self.coalesces = coalesces
         self.waiting: deque[Report] = deque()
-        self.in_flight: Report | None = None
+        self.in_flight: list[Report] = []
         self.task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.in_flight)
+
+    def load(self, max_bytes: int) -> int:
+        """Put the next batch in flight; return how many reports were withdrawn, their callers having left."""
+        batch: list[Report] = []
+        size, withdrawn, most = 0, 0, MAX_BATCH_COUNT if self.coalesces else 1
+        waiting = self.waiting
+        while waiting and len(batch) < most:
+            report = waiting[0]
+            if report.stored.done():
+                withdrawn += 1
+            elif batch and size + len(report.document) > max_bytes:
+                break
+            else:
+                size += len(report.document)
+                batch.append(report)
+            waiting.popleft()
+        self.in_flight = batch
+        return withdrawn
+
+    def unload(self, keep: int) -> None:
+        """Leave the first ``keep`` reports in flight, and let the others wait again, in order."""
+        self.waiting.extendleft(reversed(self.in_flight[keep:]))
+        self.in_flight = self.in_flight[:keep]
 
 
 class Outbox:
-    """Publishes reports and returns when the broker has them.
+    """Publishes reports, and says when the broker has them.
 
     Args:
         sessions: where the current session is found.
+        reports: makes messages of documents.
+        queues_for: what to declare when there is no queue for a task; nothing where the caller declares it.
+        coalesces: whether many reports for a routing key may travel in one message.
         policy: the waits between attempts.
+        unroutable: seconds between attempts at a destination that is not there.
     """
 
-    def __init__(self, sessions: Sessions, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        reports: Reports,
+        *,
+        queues_for: Callable[[str], Sequence[Queue]],
+        coalesces: Callable[[str], bool],
+        policy: RetryPolicy,
+        unroutable: Sequence[float],
+    ) -> None:
         self._sessions = sessions
+        self._reports = reports
+        self._queues_for = queues_for
+        self._coalesces = coalesces
         self._policy = policy
+        self._unroutable = unroutable
         self._lanes: dict[Destination, Lane] = {}
+        self._total = 0
+        self._blocked: dict[Destination, deque[asyncio.Future[None]]] = {}
+        self._max_bytes = MAX_BATCH_BYTES
         self.stored = 0
+        self.messages = 0
         self.retried = 0
+        self.unrouted = 0
 
     def __len__(self) -> int:
         """How many reports are not confirmed yet."""
-        return sum(len(lane.waiting) + (lane.in_flight is not None) for lane in self._lanes.values())
+        return self._total
 
-    async def put(self, destination: Destination, task_id: str, body: bytes, properties: Properties) -> None:
-        """Publish a report; return when the broker has confirmed it.
+    def is_full(self, destination: Destination) -> bool:
+        """Whether a further report has to wait for ``room``."""
+        return destination in self._blocked or self._total >= MAX_TOTAL or self._length(destination) >= MAX_LANE
 
-        Raises:
+    def _length(self, destination: Destination) -> int:
+        lane = self._lanes.get(destination)
+        return 0 if lane is None else len(lane)
+
+    async def room(self, destination: Destination) -> None:
+        """Wait until a further report may be put; those for one destination get in in the order they came.
+
+        Cancelling is safe: the turn goes to the next.
+        """
+        turn = asyncio.get_running_loop().create_future()
+        self._blocked.setdefault(destination, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._admit(1)
+            raise
+
+    def _admit(self, count: int) -> None:
+        """Let in as many as have left, except where the lane is full."""
+        for destination, turns in tuple(self._blocked.items()):
+            room = min(count, MAX_LANE - self._length(destination))
+            while turns and room > 0:
+                turn = turns.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    room -= 1
+                    count -= 1
+            if not turns:
+                del self._blocked[destination]
+
+    def _release(self, count: int) -> None:
+        self._total -= count
+        if self._blocked and count:
+            self._admit(count)
+
+    def put(self, destination: Destination, task_id: str, correlation_id: str, document: bytes) -> asyncio.Future[None]:
+        """Queue a report, and return the future that says when the broker has confirmed it.
+
+        The future raises:
             ResultNotRouted, ResultTooLarge: it cannot be stored.
             BrokerUnavailable: not within the retry policy; the last error is its cause.
             ChannelError: the broker refused the queue or the publish.
             BackendClosed: the outbox was stopped before.
 
-        Cancellation: withdrawn if it is not sent yet, else stored or unknown.
+        Cancelled: withdrawn if it is not sent yet, else stored or unknown.
         """
-        report = Report(task_id, body, properties, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        report = Report(task_id, correlation_id, document, loop.create_future())
         lane = self._lanes.get(destination)
         if lane is None:
-            lane = self._lanes[destination] = Lane(destination)
-            lane.task = asyncio.get_running_loop().create_task(self._run(lane))
+            lane = self._lanes[destination] = Lane(destination, self._coalesces(destination.routing_key))
+            lane.task = loop.create_task(self._run(lane))
         lane.waiting.append(report)
-        await report.stored
+        self._total += 1
+        return report.stored
 
     async def _run(self, lane: Lane) -> None:
         try:
             while lane.waiting:
-                report = lane.waiting.popleft()
-                if report.stored.done():
-                    continue  # its caller has left
-                lane.in_flight = report
-                try:
-                    await self._deliver(lane.destination, report)
-                except Exception as error:
-                    if not report.stored.done():
-                        report.stored.set_exception(error)
-                else:
-                    self.stored += 1
-                    if not report.stored.done():
-                        report.stored.set_result(None)
-                lane.in_flight = None
+                self._release(lane.load(self._max_bytes))
+                if lane.in_flight:
+                    await self._settle(lane)
         finally:
             del self._lanes[lane.destination]
             self._abandon(lane)
 
+    async def _settle(self, lane: Lane) -> None:
+        """Deliver what is in flight, and tell the callers."""
+        try:
+            await self._deliver(lane)
+        except MessageReturned:
+            # What waits behind has shared the attempts.
+            lane.in_flight += lane.waiting
+            lane.waiting.clear()
+            for report in lane.in_flight:
+                report.fail(ResultNotRouted(report.task_id, str(lane.destination)))
+        except Exception as error:
+            for report in lane.in_flight:
+                report.fail(error)
+        else:
+            self.stored += len(lane.in_flight)
+            for report in lane.in_flight:
+                report.succeed()
+        settled, lane.in_flight = len(lane.in_flight), []
+        self._release(settled)
+
     def _abandon(self, lane: Lane) -> None:
         """Fail what a lane that was stopped leaves behind."""
-        left = [*lane.waiting, *([lane.in_flight] if lane.in_flight else [])]
+        left = [*lane.in_flight, *lane.waiting]
         for report in left:
-            if not report.stored.done():
-                report.stored.set_exception(BackendClosed("the backend was closed before the result was confirmed"))
+            report.fail(BackendClosed("the backend was closed before the result was confirmed"))
+        self._release(len(left))
 
-    async def _deliver(self, destination: Destination, report: Report) -> None:
-        """Publish one report, again and again as the policy says."""
-        delays = self._policy.delays()
+    async def _deliver(self, lane: Lane) -> None:
+        """Publish what is in flight, again and again as the policies say; what is too much for it waits again."""
+        delays, absent = self._policy.delays(), iter(self._unroutable)
         while True:
             try:
-                # Before a session there is nothing to wait for but the next one, and that is what the delays are.
+                # Without a session there is nothing to wait for but the next one, and that is what the delays are.
                 session = self._sessions.current or await self._sessions.wait(0)
-                return await self._publish(session, destination, report)
+                return await self._publish(session, lane)
             except BrokerRefused:
                 raise
+            except MessageReturned:
+                lane.unload(1)
+                delay = next(absent, None)
+                if delay is None:
+                    raise
+                self.unrouted += 1
+            except _BatchTooLarge as error:
+                self._max_bytes = min(self._max_bytes, error.limit // 2)
+                lane.unload(len(lane.in_flight) // 2)
+                continue
             except TRANSIENT as error:
                 delay = next(delays, None)
                 if delay is None:
-                    raise BrokerUnavailable(f"the result of task {report.task_id!r} could not be stored") from error
-            self.retried += 1
+                    raise _not_stored(lane.in_flight) from error
+                self.retried += 1
             await self._pause(delay)
 
     async def _pause(self, delay: float) -> None:
@@ -155,28 +301,40 @@ class Outbox:
         except BrokerUnavailable:
             pass  # the next attempt says so too
 
-    async def _publish(self, session: Session, destination: Destination, report: Report) -> None:
-        producer = Producer(await session.publisher())
+    async def _publish(self, session: Session, lane: Lane) -> None:
+        producer = Producer(session.publisher or await session.open_publisher())
         try:
-            await self._send(producer, destination, report)
-        except MessageReturned:
-            if not destination.declare:
-                raise ResultNotRouted(report.task_id, str(destination)) from None
-            for queue in destination.declare:
+            await self._send(producer, lane)
+        except MessageReturned as error:
+            queues = self._queues_for(lane.in_flight[0].task_id)
+            if not queues:
+                raise
+            for queue in queues:
                 await session.run(queue.declare, publishing=True)
-            await self._send(producer, destination, report)
+            try:
+                await self._send(producer, lane)
+            except MessageReturned:
+                # Deleted between the two calls.
+                raise ChannelClosed(error.reply_code, error.reply_text) from None
 
-    async def _send(self, producer: Producer, destination: Destination, report: Report) -> None:
+    async def _send(self, producer: Producer, lane: Lane) -> None:
+        batch = lane.in_flight
+        if len(batch) == 1:
+            body, properties = self._reports.single(batch[0].correlation_id, batch[0].document)
+        else:
+            body, properties = self._reports.batch([(report.task_id, report.document) for report in batch])
+        self.messages += 1
+        exchange, routing_key = lane.destination
         try:
-            await producer.publish(
-                report.body, report.properties, destination.routing_key, exchange=destination.exchange, mandatory=True
-            )
+            await producer.publish(body, properties, routing_key, exchange=exchange, mandatory=True)
         except PreconditionFailed as error:
             limit = message_size_limit(error.reply_text)
-            if limit is not None and len(report.body) > limit:
-                raise ResultTooLarge(report.task_id, len(report.body), limit) from error
-            # The channel was closed by another publish on it, which fails with the same words.
-            raise ChannelClosed(error.reply_code, error.reply_text) from error
+            if limit is None or len(body) <= limit:
+                # The channel was closed by another publish on it, which fails with the same words.
+                raise ChannelClosed(error.reply_code, error.reply_text) from error
+            if len(batch) == 1:
+                raise ResultTooLarge(batch[0].task_id, len(body), limit) from error
+            raise _BatchTooLarge(limit) from error
         except NotFound as error:
             # The exchange was deleted. aiormq then loses the connection too (504), and the next session declares it.
             raise ChannelClosed(error.reply_code, error.reply_text) from error
@@ -193,3 +351,6 @@ class Outbox:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for turns in self._blocked.values():
+            for turn in turns:
+                turn.cancel()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from aioresults.errors import ResultTooLarge
+from aioresults.errors import DecodeError, ResultTooLarge
 from aioresults.messaging import Message
 from aioresults.results import ResultMeta
-from aioresults.serialization import Codec, Envelope
+from aioresults.serialization import Codec, Document, Envelope
 from aioresults.transport.base import PERSISTENT, TRANSIENT, Properties
 
 
@@ -25,16 +26,29 @@ class Reports:
         self._delivery_mode: Final = PERSISTENT if persistent else TRANSIENT
         self._max_size = max_size
 
-    def write(self, meta: ResultMeta, correlation_id: str) -> tuple[bytes, Properties]:
-        """Return body and properties of the message for one report: those that Celery sends.
+    def write(self, meta: ResultMeta, correlation_id: str) -> bytes:
+        """Return the document of a report.
 
         Raises:
             EncodeError: a value that the serializer cannot write.
-            ResultTooLarge: more than one message may hold.
+            ResultTooLarge: more than one message may hold, compressed if it is.
         """
-        envelope = self._codec.seal(correlation_id, self._codec.encode(meta))
-        if len(envelope.body) > self._max_size:
-            raise ResultTooLarge(meta.task_id, len(envelope.body), self._max_size)
+        document = self._codec.encode(meta)
+        if len(document) > self._max_size:
+            size = len(self._codec.seal(correlation_id, document).body)
+            if size > self._max_size:
+                raise ResultTooLarge(meta.task_id, size, self._max_size)
+        return document
+
+    def single(self, correlation_id: str, document: bytes) -> tuple[bytes, Properties]:
+        """Return body and properties of the message that carries one document: what Celery sends."""
+        return self._message(self._codec.seal(correlation_id, document), correlation_id)
+
+    def batch(self, documents: Sequence[tuple[str, bytes]]) -> tuple[bytes, Properties]:
+        """Return body and properties of the message that carries many documents, ``(task id, document)`` each."""
+        return self._message(self._codec.seal_batch(documents), None)
+
+    def _message(self, envelope: Envelope, correlation_id: str | None) -> tuple[bytes, Properties]:
         return envelope.body, Properties(
             content_type=envelope.content_type,
             content_encoding=envelope.content_encoding,
@@ -44,9 +58,26 @@ class Reports:
             correlation_id=correlation_id,
         )
 
-    def read(self, message: Message) -> ResultMeta:
-        """Return what a message that holds one report says; raises ``DecodeError``."""
+    def _open(self, message: Message) -> list[Document]:
         properties = message.properties
         envelope = Envelope(message.body, properties.content_type, properties.content_encoding, message.headers)
-        [document] = self._codec.open(envelope, properties.correlation_id)
-        return self._codec.decode(document)
+        return self._codec.open(envelope, properties.correlation_id)
+
+    def read(self, message: Message) -> ResultMeta:
+        """Return what a message that holds one report says; raises ``DecodeError``."""
+        documents = self._open(message)
+        if len(documents) != 1:
+            raise DecodeError(f"a batch of {len(documents)} reports, where one message is one report")
+        return self._codec.decode(documents[0])
+
+    def read_all(self, message: Message) -> Iterator[tuple[ResultMeta | DecodeError, int]]:
+        """Yield each report of a message with its size in bytes, or the error of one that cannot be read.
+
+        Raises:
+            DecodeError: nothing of the message can be read.
+        """
+        for document in self._open(message):
+            try:
+                yield self._codec.decode(document), len(document.body)
+            except DecodeError as error:
+                yield error, len(document.body)

@@ -123,13 +123,19 @@ class Session:
             lost = reason if isinstance(reason, BrokerUnavailable) else BrokerUnavailable(str(reason))
             self.lost.set_result(lost)
 
-    async def publisher(self) -> Channel:
-        """Return the channel with confirms that all publishing shares; a new one when the last was closed."""
-        async with self._opening:
-            if self._publisher is None or self._publisher.is_closed:
-                async with limited(self._rpc_timeout):
-                    self._publisher = await self._publishing.channel(confirms=True)
-            return self._publisher
+    @property
+    def publisher(self) -> Channel | None:
+        """The channel with confirms that all publishing shares; None when ``open_publisher`` has to be called."""
+        channel = self._publisher
+        return None if channel is None or channel.is_closed else channel
+
+    async def open_publisher(self) -> Channel:
+        """Return the channel that all publishing shares, a new one when the last was closed."""
+        async with self._opening, limited(self._rpc_timeout):
+            channel = self.publisher
+            if channel is None:
+                channel = self._publisher = await self._publishing.channel(confirms=True)
+            return channel
 
     async def consumer(self, prefetch_count: int) -> Channel:
         """Open a channel for consumers of at most ``prefetch_count`` unacknowledged messages each."""

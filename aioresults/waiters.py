@@ -2,10 +2,9 @@
 
 ``Waiters`` is the meeting point of the two halves of a result. Deliveries come in through ``report``; calls that wait
 ``join`` with a listener and end in exactly one of two ways: they ``take`` what arrived, or they ``leave`` without.
-A ready report that no caller has taken is not settled: whoever holds its delivery keeps it, and returns it to the
-broker when everyone has left. That is what makes cancelling a wait safe.
-
-Each change of who waits is announced through ``on_change``.
+That is what makes cancelling a wait safe: a ready report that no caller has taken is not settled. Where each task has
+a queue of its own, whoever holds the delivery returns it to the broker when everyone has left. Where all results
+come to one inbox, they are kept here until they are asked for (``unclaimed``).
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from aioresults import states
-from aioresults.errors import AioResultsError, ResultForgotten, ResultTimeout
+from aioresults.errors import AioResultsError, ResultEvicted, ResultForgotten, ResultTimeout
 from aioresults.results import ResultMeta
+from aioresults.unclaimed import Unclaimed
 
 
 class Listener(Protocol):
@@ -76,10 +76,11 @@ class Waiter(asyncio.Future[ResultMeta]):
 class _Entry:
     """A task id that somebody waits for."""
 
-    __slots__ = ("latest", "listeners", "taken")
+    __slots__ = ("latest", "listeners", "size", "taken")
 
-    def __init__(self, latest: ResultMeta | None, listener: Listener) -> None:
+    def __init__(self, latest: ResultMeta | None, size: int, listener: Listener) -> None:
         self.latest = latest
+        self.size = size
         self.listeners = [listener]
         self.taken = False
 
@@ -89,15 +90,17 @@ class Waiters:
 
     Args:
         max_cached: how many metas are remembered of tasks that nobody waits for; the least recently used go first.
-        on_change: called with a task id when somebody starts to wait for it, and when the last one has left; the
-            second argument then says whether anybody took the result. Must not call back.
+        unclaimed: keeps what arrives before it is asked for; None when the broker keeps it.
     """
 
-    def __init__(self, max_cached: int, on_change: Callable[[str, bool], None]) -> None:
+    def __init__(self, max_cached: int, unclaimed: Unclaimed | None = None) -> None:
         self._entries: dict[str, _Entry] = {}
         self._cache: OrderedDict[str, ResultMeta] = OrderedDict()
         self._max_cached: Final = max_cached
-        self._on_change = on_change
+        #: Called with a task id when somebody starts to wait for it, and when the last one has left; the second
+        #: argument then says whether anybody took the result. Must not call back.
+        self.on_change: Callable[[str, bool], None] | None = None
+        self._unclaimed = unclaimed
         self._observers: list[Listener] = []
 
     def __len__(self) -> int:
@@ -121,14 +124,25 @@ class Waiters:
         """Start to wait; what has already arrived and was not taken is reported to ``listener`` at once."""
         entry = self._entries.get(task_id)
         if entry is None:
-            known = self._cache.get(task_id)
-            # A ready meta in the cache was taken before. Who joins all the same asks the broker for a new one.
-            entry = self._entries[task_id] = _Entry(None if known is None or known.is_ready else known, listener)
-            self._on_change(task_id, False)
+            latest, size = self._claim(task_id)
+            entry = self._entries[task_id] = _Entry(latest, size, listener)
+            if self.on_change is not None:
+                self.on_change(task_id, False)
         else:
             entry.listeners.append(listener)
         if entry.latest is not None:
             listener.on_report(entry.latest)
+        elif self._unclaimed is not None and self._unclaimed.was_evicted(task_id):
+            listener.on_error(task_id, ResultEvicted(task_id))
+
+    def _claim(self, task_id: str) -> tuple[ResultMeta | None, int]:
+        """Return what was known before anyone waited, and is still to be taken or not ready; and its size."""
+        held = None if self._unclaimed is None else self._unclaimed.claim(task_id)
+        if held is not None:
+            return held.meta, held.size
+        known = self._cache.get(task_id)
+        # A ready meta in the cache was taken before. Who joins all the same waits for a new one.
+        return (None if known is None or known.is_ready else known), 0
 
     def take(self, task_id: str, listener: Listener) -> None:
         """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
@@ -148,25 +162,47 @@ class Waiters:
         if entry.listeners:
             return
         del self._entries[task_id]
-        if entry.latest is not None and (entry.taken or not entry.latest.is_ready):
-            self._remember(entry.latest)
-        self._on_change(task_id, entry.taken)
+        if entry.latest is not None:
+            if entry.taken or not entry.latest.is_ready:
+                self._remember(entry.latest)
+            elif self._unclaimed is not None:
+                self._unclaimed.put(entry.latest, entry.size)
+        if self.on_change is not None:
+            self.on_change(task_id, entry.taken)
 
     # Arriving
 
-    def report(self, meta: ResultMeta) -> bool:
-        """Pass a report on to whoever waits; return whether it counts (see ``states.supersedes``)."""
+    def report(self, meta: ResultMeta, size: int = 0) -> bool:
+        """Pass a report on to whoever waits; return whether it counts (see ``states.supersedes``).
+
+        ``size`` is in bytes, as it was on the wire.
+        """
         entry = self._entries.get(meta.task_id)
         if entry is None:
-            return False
-        if entry.latest is not None and not states.supersedes(meta.status, entry.latest.status):
-            return False
-        entry.latest = meta
-        for listener in tuple(entry.listeners):
-            listener.on_report(meta)
-        if meta.is_ready:
+            counts = self._keep(meta, size)
+        elif entry.latest is not None and not states.supersedes(meta.status, entry.latest.status):
+            counts = False
+        else:
+            counts = True
+            entry.latest = meta
+            entry.size = size
+            for listener in tuple(entry.listeners):
+                listener.on_report(meta)
+        if counts and meta.is_ready:
             for observer in tuple(self._observers):
                 observer.on_report(meta)
+        return counts
+
+    def _keep(self, meta: ResultMeta, size: int) -> bool:
+        """Keep a report that nobody waits for, if that is done here, and if it says more than what is known."""
+        if self._unclaimed is None:
+            return False
+        known = self._cache.get(meta.task_id)
+        if known is None or not known.is_ready:
+            return self._unclaimed.put(meta, size)
+        if not states.supersedes(meta.status, known.status):
+            return False
+        self._remember(meta)
         return True
 
     def fail(self, task_id: str, error: AioResultsError) -> None:
@@ -200,7 +236,8 @@ class Waiters:
         entry = self._entries.get(task_id)
         if entry is not None and entry.latest is not None:
             return entry.latest
-        return self._cache.get(task_id)
+        kept = None if self._unclaimed is None else self._unclaimed.get(task_id)
+        return kept or self._cache.get(task_id)
 
     def ready(self, task_id: str) -> ResultMeta | None:
         """Return the ready report of ``task_id`` if it was taken in this process, or None."""
@@ -234,6 +271,8 @@ class Waiters:
     def forget(self, task_id: str) -> None:
         """Drop all that is known of ``task_id``; those who wait for it get ``ResultForgotten``."""
         self._cache.pop(task_id, None)
+        if self._unclaimed is not None:
+            self._unclaimed.forget(task_id)
         entry = self._entries.get(task_id)
         if entry is not None:
             entry.latest = None

@@ -2,5 +2,6 @@
 
 from aioresults.routing.base import Destination, Routing, RoutingOptions
 from aioresults.routing.queue_per_task import QueuePerTask
+from aioresults.routing.reply_queue import ReplyQueue
 
-__all__ = ["Destination", "QueuePerTask", "Routing", "RoutingOptions"]
+__all__ = ["Destination", "QueuePerTask", "ReplyQueue", "Routing", "RoutingOptions"]

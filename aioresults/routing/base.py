@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
 
 from aioresults.messaging import Exchange, Queue
 
+#: What the names of our own queues begin with.
+OURS: Final = "aioresults."
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where one report is published to: an exchange and a routing key."""
+
+class Destination(NamedTuple):
+    """Where one report is published to."""
 
     exchange: str
     routing_key: str
-    #: What is declared when the broker returns a message because there is no queue; nothing to leave it at that.
-    declare: tuple[Queue, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.exchange}/{self.routing_key}" if self.exchange else self.routing_key
@@ -65,4 +65,17 @@ class Routing(Protocol):
 
     def queue(self, rkey: str) -> Queue | None:
         """Return the queue that holds the reports of the task with this routing key, if it has one of its own."""
+        ...
+
+    def inbox(self) -> Queue | None:
+        """Return the one queue that this process consumes for all tasks, if there is one."""
+        ...
+
+    @property
+    def keeps_inbox(self) -> bool:
+        """Whether the inbox outlives the backend."""
+        ...
+
+    def coalesces(self, routing_key: str) -> bool:
+        """Whether many reports for this routing key may travel in one message."""
         ...

@@ -12,10 +12,7 @@ from typing import Any
 from aioresults import checks
 from aioresults.errors import ConfigurationError
 from aioresults.messaging import Exchange, Queue
-from aioresults.routing.base import RoutingOptions
-
-#: AMQP 0-9-1 short strings, among them queue names and routing keys, hold this many bytes.
-MAX_NAME_BYTES = 255
+from aioresults.routing.base import OURS, RoutingOptions
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class QueuePerTask:
     """
 
     last_value: bool = False
-    prefix: str = "aioresults.task."
+    prefix: str = OURS + "task."
     strip_dashes: bool = False
     uuid_only: bool = False
     exchange_name: str = ""
@@ -119,19 +116,23 @@ class QueuePerTask:
                 f"task id {task_id!r} is not a UUID: this layout drops the dashes, so two other ids could share a queue"
             )
         key = self.prefix + (task_id.replace("-", "") if self.strip_dashes else task_id)
-        try:
-            size = len(key.encode())
-        except UnicodeEncodeError as error:
-            raise ConfigurationError(f"task id {task_id!r} cannot be written as UTF-8: {error.reason}") from None
-        if size > MAX_NAME_BYTES:
-            raise ConfigurationError(
-                f"task id {task_id[:40] + '...'!r} makes a queue name of {size} bytes; RabbitMQ allows {MAX_NAME_BYTES}"
-            )
-        return key
+        return checks.short_string("the queue name of a task", key)
 
     def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
         """Return the task's own key, and the request's correlation id or else the task id."""
         return rkey, getattr(request, "correlation_id", None) or task_id
+
+    def inbox(self) -> None:
+        """Return None: each task has a queue of its own."""
+
+    @property
+    def keeps_inbox(self) -> bool:
+        """False: there is none."""
+        return False
+
+    def coalesces(self, routing_key: str) -> bool:
+        """No: a message per report is what readers of a task's queue look at."""
+        return False
 
     def queue(self, rkey: str) -> Queue:
         """Return the task's queue."""

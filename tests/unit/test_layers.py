@@ -19,12 +19,12 @@ PACKAGE = Path(tests.__file__).parents[1] / "aioresults"
 LAYERS = (
     {"contrib"},
     {"backend", "async_result", "group_result", "many_results", "marks", "observer", "recording", "watch"},
-    {"lifetime", "drain", "lookup", "outbox", "reports", "sessions"},
+    {"lifetime", "drain", "inbox", "lookup", "outbox", "reports", "sessions"},
     {"routing"},
     {"messaging"},
     {"transport"},
-    {"waiters", "serialization"},
-    {"results", "states", "retry", "checks", "errors"},
+    {"waiters", "unclaimed", "serialization"},
+    {"results", "states", "retry", "checks", "limits", "errors"},
 )
 AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}
 AMQP_SEAM = "aioresults.transport.amqp"  # a module, or a package of that name

@@ -1,0 +1,106 @@
+"""The background task that brings in results from one inbox: deliveries -> decode -> waiters -> ack.
+
+The counterpart of ``drain`` for a routing that has one queue per process. What is acknowledged is in the hands of
+whoever waits for it, or kept as unclaimed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError
+from aioresults.messaging import Consumer, Message, Queue
+from aioresults.reports import Reports
+from aioresults.sessions import Session
+from aioresults.waiters import Waiters
+
+logger = logging.getLogger("aioresults")
+
+#: Unacknowledged messages, each of up to some hundred reports.
+PREFETCH: Final = 100
+#: Seconds before an inbox is opened again that could not be.
+RETRY_INTERVAL: Final = 1.0
+
+
+class Inbox:
+    """Consumes one queue for as long as the backend lives.
+
+    Args:
+        keep: whether the queue stays when the backend is closed.
+    """
+
+    def __init__(self, queue: Queue, waiters: Waiters, reports: Reports, *, keep: bool) -> None:
+        self._queue = queue
+        self._waiters = waiters
+        self._reports = reports
+        self._keep = keep
+        self._consumer: Consumer | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self.received = 0
+        self.undecodable = 0
+
+    def __len__(self) -> int:
+        """How many queues are consumed."""
+        return int(self._ended is not None and not self._ended.done())
+
+    async def start(self, session: Session) -> None:
+        """Declare the inbox and consume it."""
+        declared = await session.run(self._queue.declare)
+        if declared.consumer_count and self._consumer is None:
+            logger.warning(
+                "the inbox %s has a consumer already: two processes of one name get each other's results",
+                self._queue.name,
+            )
+        channel = await session.consumer(PREFETCH)
+        self._ended = ended = asyncio.get_running_loop().create_future()
+
+        def end(_: object) -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        channel.on_close(end)
+        self._consumer = Consumer(channel, on_message=self._receive, on_cancel=end)
+        await self._consumer.consume(self._queue.name)
+
+    async def run(self, session: Session) -> None:
+        """Work until ``session`` is lost; an inbox that was deleted meanwhile is declared again."""
+        while not session.lost.done():
+            ends: list[asyncio.Future[Any]] = [session.lost, *([self._ended] if self._ended else [])]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if session.lost.done():
+                return
+            try:
+                await self.start(session)
+            except BrokerUnavailable as error:
+                logger.warning("the inbox could not be consumed, trying again: %s", error)
+                await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
+            except AioResultsError as error:
+                self._waiters.fail_all(error)
+                await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
+
+    async def finish(self, session: Session) -> None:
+        """Delete the inbox, if it is nobody's after this."""
+        if not self._keep:
+            if self._consumer is not None:
+                await self._consumer.cancel_by_queue(self._queue.name)
+            await session.run(self._queue.delete)
+
+    def _receive(self, message: Message) -> None:
+        self.received += 1
+        try:
+            for report, size in self._reports.read_all(message):
+                if isinstance(report, DecodeError):
+                    self._drop(report)
+                else:
+                    self._waiters.report(report, size)
+        except DecodeError as error:
+            self._drop(error)
+        message.ack()
+
+    def _drop(self, error: DecodeError) -> None:
+        self.undecodable += 1
+        logger.warning("dropped a report of task %r that cannot be read: %s", error.task_id, error)
+        if error.task_id is not None:
+            self._waiters.fail(error.task_id, error)

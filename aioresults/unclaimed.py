@@ -1,0 +1,119 @@
+"""Reports that have arrived and that nobody has asked for yet: pure, bounded by count, bytes and age.
+
+The oldest go first. The ids of those that had to go are remembered, within a bound too, so that whoever asks for one
+learns at once what became of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, NamedTuple
+
+from aioresults import states
+from aioresults.results import ResultMeta
+
+logger = logging.getLogger("aioresults")
+
+#: How many ids of evicted reports are remembered.
+REMEMBERED: Final = 100_000
+
+
+class Held(NamedTuple):
+    """A report, its size in bytes on the wire, and when it arrived."""
+
+    meta: ResultMeta
+    size: int
+    arrived: float
+
+
+class Unclaimed:
+    """Keeps the report that counts of each task until somebody claims it.
+
+    Args:
+        max_count, max_bytes: how much is kept.
+        max_age: seconds; None for no limit.
+        clock: seconds on a monotonic clock.
+    """
+
+    def __init__(
+        self, max_count: int, max_bytes: int, max_age: float | None, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._clock = clock
+        self._held: OrderedDict[str, Held] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._bytes = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes are kept, as they were on the wire."""
+        return self._bytes
+
+    def put(self, meta: ResultMeta, size: int) -> bool:
+        """Keep a report, unless a better one of its task is here; return whether it counts."""
+        held = self._held.get(meta.task_id)
+        if held is not None and not states.supersedes(meta.status, held.meta.status):
+            return False
+        if held is not None:
+            del self._held[meta.task_id]
+            self._bytes -= held.size
+        self._gone.pop(meta.task_id, None)
+        self._held[meta.task_id] = Held(meta, size, self._clock())
+        self._bytes += size
+        self._make_room()
+        return True
+
+    def _make_room(self) -> None:
+        oldest_allowed = -1.0 if self._max_age is None else self._clock() - self._max_age
+        while self._held:
+            task_id, held = next(iter(self._held.items()))
+            crowded = len(self._held) > self._max_count or self._bytes > self._max_bytes
+            if not crowded and held.arrived >= oldest_allowed:
+                return
+            self._evict(task_id, held)
+
+    def _evict(self, task_id: str, held: Held) -> None:
+        del self._held[task_id]
+        self._bytes -= held.size
+        if not held.meta.is_ready:
+            return  # a later report of the task says more
+        if not self.evicted:
+            logger.warning(
+                "results that nobody asked for had to make room (%d kept, %d bytes); stats() counts them as evicted",
+                len(self._held),
+                self._bytes,
+            )
+        self.evicted += 1
+        self._gone[task_id] = None
+        if len(self._gone) > REMEMBERED:
+            self._gone.popitem(last=False)
+
+    def get(self, task_id: str) -> ResultMeta | None:
+        """Return the report of a task, and leave it here."""
+        held = self._held.get(task_id)
+        return None if held is None else held.meta
+
+    def claim(self, task_id: str) -> Held | None:
+        """Return the report of a task and keep it no longer."""
+        held = self._held.pop(task_id, None)
+        if held is not None:
+            self._bytes -= held.size
+        return held
+
+    def was_evicted(self, task_id: str) -> bool:
+        """Whether the result of a task was here and had to go."""
+        return task_id in self._gone
+
+    def forget(self, task_id: str) -> None:
+        """Drop what is known of a task."""
+        self.claim(task_id)
+        self._gone.pop(task_id, None)

@@ -33,9 +33,10 @@ class Codec:
     """Writes with one serializer, reads every accepted one, and holds what it reads to limits.
 
     Pure and synchronous. ``accept`` holds names or content types of serializers. With a ``signing_key`` every message
-    is signed and unsigned ones are refused; of several keys the first signs and all verify. A body longer than
-    ``max_body_size`` or, decompressed, than ``max_decompressed_size`` bytes, or of more than ``max_containers`` lists and dicts or
-    these nested deeper than ``max_depth``, is refused. ConfigurationError names what cannot work.
+    is signed and unsigned ones are refused; of several keys the first signs and all verify. A body is refused that is
+    longer than ``max_body_size`` or, decompressed, than ``max_decompressed_size`` bytes, or holds more than
+    ``max_containers`` lists and dicts, or these nested deeper than ``max_depth``. ConfigurationError names what cannot
+    work.
     """
 
     def __init__(

@@ -1,48 +1,62 @@
 """Typed results: a decoded value as a dataclass, a TypedDict, a pydantic model, or a container of these.
 
-Needs pydantic (``aioresults[typed]``), imported on first use.
+Needs msgspec (``aioresults[typed]``), imported on first use. Unlike pydantic it takes ``typing.TypedDict`` on Python
+3.11 and has no schema to build and keep; a pydantic model, wherever it stands in a type, validates itself.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+import re
+from typing import Any, Final
 
 from aioresults.errors import ConfigurationError, DecodeError
 
+_ENUM: Final = re.compile(r"(Invalid enum value) .*?( - at `\$.*)?", re.DOTALL)
+
 
 def convert(value: Any, type: Any) -> Any:
-    """Return ``value`` as a ``type``; DecodeError names the path of each field that does not fit, never its value.
+    """Return ``value`` as a ``type``; DecodeError names the path of the field that does not fit, never its value.
 
     What the wire cannot say is taken from what it can: an ISO text becomes a ``datetime``, a list a ``tuple`` or a
-    ``set``. ConfigurationError when pydantic is missing, or ``type`` is none that it can validate.
+    ``set``, a key that JSON made a text the number it was. ConfigurationError when msgspec is missing, or ``type`` is
+    none that it can convert to.
     """
-    adapter, mismatch = _adapter(type)
     try:
-        return adapter.validate_python(value)
-    except mismatch as error:
+        import msgspec
+    except ImportError as error:
+        raise ConfigurationError("typed results need msgspec: install aioresults[typed]") from error
+    try:
+        return msgspec.convert(value, type, str_keys=True, dec_hook=_convert_class)
+    except msgspec.ValidationError as error:
+        problem = str(error)
+    except (TypeError, NameError) as error:
+        raise ConfigurationError(f"results cannot be converted to {_name(type)}: {error}") from error
+    quoted = _ENUM.fullmatch(problem)
+    if quoted is not None:
+        problem = "".join(filter(None, quoted.groups()))
+    raise DecodeError(f"the result is not a {_name(type)}: {problem}")
+
+
+def _convert_class(type: Any, value: Any) -> Any:
+    """Return ``value`` as an instance of a class that msgspec leaves to its caller."""
+    if hasattr(type, "model_validate"):
+        return _validate(type, value)
+    if isinstance(value, type):
+        return value
+    raise ValueError(f"Expected `{_name(type)}`, got `{value.__class__.__name__}`")
+
+
+def _validate(model: Any, value: Any) -> Any:
+    import pydantic
+
+    try:
+        return model.model_validate(value)
+    except pydantic.ValidationError as error:
         # The error's own text quotes the values.
         problems = error.errors(include_url=False, include_input=False, include_context=False)
-    shown = "; ".join(f"{_path(problem['loc'])}: {problem['msg']}" for problem in problems[:5])
-    raise DecodeError(f"the result is not a {_name(type)}: {shown}")
-
-
-@lru_cache(maxsize=256)
-def _adapter(type: Any) -> tuple[Any, Any]:
-    """Return the validator of a type, which is costly to build, and the error it raises."""
-    try:
-        import pydantic
-    except ImportError as error:
-        raise ConfigurationError("typed results need pydantic: install aioresults[typed]") from error
-    try:
-        return pydantic.TypeAdapter(type), pydantic.ValidationError
-    except (pydantic.PydanticUserError, NameError, TypeError) as error:
-        raise ConfigurationError(f"results cannot be converted to {_name(type)}: {error}") from error
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "the value itself"
+    shown = (f"{problem['msg']} - at `{'.'.join(map(str, problem['loc'])) or '$'}`" for problem in problems[:5])
+    raise ValueError(f"{_name(model)}: {'; '.join(shown)}")
 
 
 def _name(type: Any) -> str:
-    return getattr(type, "__qualname__", None) or str(type)
+    return str(type) if hasattr(type, "__args__") else getattr(type, "__qualname__", str(type))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Final
 
-from aioresults.errors import DecodeError
+from aioresults.errors import DecodeError, EncodeError
 
 MEDIA_TYPE: Final = "application/x-aioresults-batch"
 CONTENT_TYPE: Final = f"{MEDIA_TYPE}; v=1"
@@ -32,7 +32,10 @@ def frame(documents: Sequence[tuple[str, bytes]]) -> bytes:
 def _pieces(documents: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
     pack = _LENGTH.pack
     for task_id, document in documents:
-        name = task_id.encode()
+        try:
+            name = task_id.encode()
+        except UnicodeEncodeError as error:
+            raise EncodeError("a task id is not text that can be written") from error
         yield pack(len(name))
         yield name
         yield pack(len(document))

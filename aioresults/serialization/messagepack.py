@@ -6,6 +6,7 @@ UTC); a naive one is refused, since it names no instant. An extension type that 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final, NoReturn
 
 import msgpack
@@ -22,6 +23,10 @@ _SMALL: Final = 1024  # bytes
 
 
 def _refuse_value(value: Any) -> NoReturn:
+    if isinstance(value, int):
+        raise EncodeError("msgpack cannot write an int of more than 64 bits")
+    if isinstance(value, datetime):
+        raise EncodeError("msgpack cannot write a datetime without a time zone")
     raise EncodeError(f"msgpack cannot write a value of type {type_name(value)}")
 
 
@@ -33,14 +38,20 @@ _unpack: Final = msgpack.unpackb
 
 
 def _loads(body: bytes) -> Any:
-    # An array is allocated at the length it claims, and claims can be nested: a hundred bytes could ask for
-    # gigabytes. Skipping allocates nothing and fails on claims that the body does not keep. In a small body no
-    # claim that is accepted (at most its own length) amounts to anything.
     if len(body) > _SMALL:
-        scanner = msgpack.Unpacker(max_buffer_size=len(body))
-        scanner.feed(body)
-        scanner.skip()
+        _check_claims(body)
     return _unpack(body, strict_map_key=False, timestamp=3, ext_hook=_refuse_extension)
+
+
+def _check_claims(body: bytes) -> None:
+    """Refuse a body that ends before the arrays in it do.
+
+    An array is allocated at the length it claims, and claims can be nested, so a few bytes could ask for gigabytes.
+    Skipping allocates nothing. In a small body no claim that is accepted, at most its own length, amounts to anything.
+    """
+    scanner = msgpack.Unpacker(max_buffer_size=len(body))
+    scanner.feed(body)
+    scanner.skip()
 
 
 def _bound(body: bytes) -> int:
@@ -49,6 +60,7 @@ def _bound(body: bytes) -> int:
 
 def _exceeds(body: bytes, limit: int) -> bool:
     """Read the body with nothing kept of it, and stop counting at the limit."""
+    _check_claims(body)
     left = iter(range(limit))
 
     def count(container: object) -> bool:

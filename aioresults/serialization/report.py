@@ -19,6 +19,7 @@ _OPTIONAL: Final = ("group_id", "parent_id", "name", "args", "kwargs", "worker",
 """Fields that are written only when they are set, in order."""
 _NOTHING: Final = (None,) * len(_OPTIONAL)
 _optional_of: Final = attrgetter(*_OPTIONAL)
+_parse_date: Final = datetime.fromisoformat
 
 _TYPES: Final[dict[str, type]] = {
     "traceback": str,
@@ -74,8 +75,11 @@ def read_report(report: Any, task_id: str | None, known: ExceptionClasses) -> Re
         raise DecodeError("the document has no status")
     meta = ResultMeta(task_id, status, take("result", None))
     date_done = take("date_done", None)
-    if date_done is not None and not _read_date(meta, date_done):
-        meta.extra["date_done"] = date_done
+    if date_done is not None:
+        try:
+            meta.date_done = date_done if isinstance(date_done, datetime) else _parse_date(date_done)
+        except (TypeError, ValueError):
+            meta.extra["date_done"] = date_done
     for key, value in report.items():
         kind = _TYPES.get(key)
         if kind is None:
@@ -89,15 +93,3 @@ def read_report(report: Any, task_id: str | None, known: ExceptionClasses) -> Re
     if status in EXCEPTION_STATES:
         meta.result = read_exception(status, meta.result, meta.traceback, known)
     return meta
-
-
-def _read_date(meta: ResultMeta, value: Any) -> bool:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return False
-    if not isinstance(value, datetime):
-        return False
-    meta.date_done = value
-    return True

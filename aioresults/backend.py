@@ -61,9 +61,7 @@ class AMQPBackend(Marks):
         ssl_context: for ``amqps://``.
 
     Nothing is connected before ``open`` (or ``async with``). A backend belongs to the event loop that opens it.
-
-    Raises:
-        ConfigurationError: naming the value, and what is allowed.
+    Raises ``ConfigurationError``, naming the value and what is allowed.
     """
 
     Consumer: ClassVar = messaging.Consumer
@@ -109,7 +107,6 @@ class AMQPBackend(Marks):
         if persistent is not None:
             self.persistent = persistent
         self.retry_policy = RetryPolicy.of(self.retry_policy if retry_policy is None else retry_policy)
-        self._store_only = store_only
         self._transport = transport_for(
             url, connection=connection, heartbeat=checks.count("heartbeat", heartbeat), ssl_context=ssl_context
         )
@@ -133,17 +130,11 @@ class AMQPBackend(Marks):
             signing_key=signing_key,
         )
         self._reports = Reports(codec, persistent=self.persistent, max_size=max_result_size)
+        unroutable = checks.intervals("unroutable_policy", unroutable_policy)
         self._lifetime = Lifetime(
-            self._transport,
-            self._routing,
-            self._reports,
-            self,
-            limits,
-            retry_policy=self.retry_policy,
-            unroutable=checks.intervals("unroutable_policy", unroutable_policy),
-            expires=kept,
-            store_only=store_only,
-        )
+            self._transport, self._routing, self._reports, self, limits,
+            retry_policy=self.retry_policy, unroutable=unroutable, expires=kept, store_only=store_only,
+        )  # fmt: skip
         self._waiters = self._lifetime.waiters
         self._outbox = self._lifetime.outbox
         self._lookup = self._lifetime.lookup
@@ -162,7 +153,7 @@ class AMQPBackend(Marks):
             ChannelError: the broker refused a declaration.
             BackendClosed: closed before; make a new one.
 
-        ``open`` and ``close`` may be called from different tasks. Cancelled, it leaves nothing behind.
+        Cancelled, it leaves nothing behind. ``close`` may be called from another task.
         """
         await self._lifetime.open()
         return self
@@ -170,7 +161,7 @@ class AMQPBackend(Marks):
     async def close(self) -> None:
         """Publish what is waiting, within 5 seconds, then end every call that waits with ``BackendClosed``.
 
-        Safe to call at any time, twice, and from several tasks. Cancelled, it goes on to its end.
+        Safe at any time, twice, and from several tasks. Cancelled, it goes on to its end.
         """
         await self._lifetime.close()
 
@@ -218,8 +209,9 @@ class AMQPBackend(Marks):
 
         Raises:
             ConfigurationError: the backend is ``store_only``.
+            BackendClosed: it is not open, and so the address not valid.
         """
-        self._check_waits()
+        self._lifetime.check_reads()
         return self._routing.reply_to
 
     # Storing
@@ -251,7 +243,6 @@ class AMQPBackend(Marks):
         Cancelled: withdrawn if it was not sent yet, else stored or unknown, never half.
         """
         self._lifetime.check()
-        checks.task_id(task_id)
         routing_key, correlation_id = self.destination_for(task_id, request)
         destination = Destination(self._exchange, routing_key)
         meta = ResultMeta.of(task_id, result, checks.non_empty("a status", status), traceback, request, extra)
@@ -266,17 +257,6 @@ class AMQPBackend(Marks):
         return Recording(self, task_id, request)
 
     # Waiting
-
-    def _check_waits(self) -> None:
-        if self._store_only:
-            raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
-
-    def _check_wait(self, task_id: str, timeout: float | None) -> float | None:
-        self._check_waits()
-        self._lifetime.check()
-        self.rkey(task_id)
-        self._lifetime.sessions.ask()
-        return checks.timeout(timeout)
 
     async def wait_for(
         self, task_id: str, timeout: float | None = None, cache: bool = True, propagate: bool = True
@@ -299,7 +279,9 @@ class AMQPBackend(Marks):
         """
         if cache and (known := self._waiters.ready(task_id)) is not None:
             return known.value(propagate)
-        limit = self._check_wait(task_id, timeout)
+        self._lifetime.check_reads()
+        self.rkey(task_id)
+        limit = checks.timeout(timeout)
         if limit == 0:
             return (await self._lookup.take(task_id)).value(propagate)
         waiter = Waiter(self._waiters, task_id, limit)
@@ -313,7 +295,9 @@ class AMQPBackend(Marks):
     async def consume(self, task_id: str, timeout: float | None = None) -> ResultMeta:
         """Wait for the ready report of a task and take it; as ``wait_for`` without its cache, and nothing propagates."""
         # Not shared with wait_for: one more coroutine would cost each wait 230 bytes.
-        limit = self._check_wait(task_id, timeout)
+        self._lifetime.check_reads()
+        self.rkey(task_id)
+        limit = checks.timeout(timeout)
         if limit == 0:
             return await self._lookup.take(task_id)
         waiter = Waiter(self._waiters, task_id, limit)
@@ -334,10 +318,11 @@ class AMQPBackend(Marks):
             timeout: seconds for all of them together; None for no limit, 0 for one look each.
             on_message: called with every report, ready or not.
         """
+        self._lifetime.check_reads()
         ids = list(task_ids)
-        limit = checks.timeout(timeout)
         for task_id in ids:
-            self._check_wait(task_id, limit)
+            self.rkey(task_id)
+        limit = checks.timeout(timeout)
         return ManyResults(self._waiters, ids, timeout=limit, on_message=on_message, take_ready=self._lookup.take_ready)
 
     def watch(self, task_id: str, timeout: float | None = None) -> AsyncIterator[ResultMeta]:
@@ -351,7 +336,9 @@ class AMQPBackend(Marks):
 
         Leaving the loop, or cancelling it, is safe. Reports that are not ready are consumed by who sees them.
         """
-        return watch(self._waiters, task_id, self._check_wait(task_id, timeout))
+        self._lifetime.check_reads()
+        self.rkey(task_id)
+        return watch(self._waiters, task_id, checks.timeout(timeout))
 
     async def drain_events(self, timeout: float | None = None) -> dict[str, ResultMeta]:
         """Wait until at least one ready report arrives here, and return ``{task_id: meta}`` of those that did.
@@ -361,8 +348,7 @@ class AMQPBackend(Marks):
         Raises:
             ResultTimeout: nothing arrived within ``timeout`` seconds.
         """
-        self._check_waits()
-        self._lifetime.check()
+        self._lifetime.check_reads()
         return await Observer(self._waiters).next(checks.timeout(timeout))
 
     # Looking

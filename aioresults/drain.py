@@ -287,7 +287,7 @@ class Drain:
     def _drop(self, message: Message, task_id: str, error: DecodeError) -> None:
         self.undecodable += 1
         logger.warning("dropped a message of task %r that cannot be read: %s", task_id, error)
-        message.ack()
+        message.reject()
         self._waiters.fail(task_id, error)
 
     def _on_cancel(self, queue: str) -> None:

@@ -97,7 +97,9 @@ class Inbox:
                     self._waiters.report(report, size)
         except DecodeError as error:
             self._drop(error)
-        message.ack()
+            message.reject()
+        else:
+            message.ack()
 
     def _drop(self, error: DecodeError) -> None:
         self.undecodable += 1

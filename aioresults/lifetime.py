@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import anyio
 
 from aioresults.drain import Drain
-from aioresults.errors import BackendClosed, BrokerUnavailable, WrongEventLoop
+from aioresults.errors import BackendClosed, BrokerUnavailable, ConfigurationError, WrongEventLoop
 from aioresults.inbox import Inbox
 from aioresults.limits import Limits
 from aioresults.lookup import Lookup
@@ -132,6 +132,18 @@ class Lifetime:
         if self._state is not State.OPEN:
             raise BackendClosed(f"the backend {self._state.value}")
         self._check_place()
+
+    def check_reads(self) -> None:
+        """Raise unless results can be waited for here, and have a refused connection tried again.
+
+        Raises:
+            ConfigurationError: the backend only stores.
+            BackendClosed, WrongEventLoop: as ``check``.
+        """
+        if not self._reads:
+            raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
+        self.check()
+        self.sessions.ask()
 
     def _check_place(self) -> None:
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:

@@ -39,7 +39,7 @@ async def look(
 
     Raises:
         BacklogLimitExceeded: after ``backlog_limit`` reports the queue was not found empty.
-        DecodeError: the only message of the task cannot be read; it is dropped.
+        DecodeError: the only message of the task cannot be read; it is rejected.
     """
     best: tuple[Message, ResultMeta] | None = None
     foreign: list[Message] = []
@@ -54,7 +54,7 @@ async def look(
                 meta = read(message)
             except DecodeError as error:
                 logger.warning("dropped a message of task %r that cannot be read: %s", task_id, error)
-                message.ack()
+                message.reject()
                 unreadable = error
                 continue
             if meta.task_id != task_id:

@@ -14,6 +14,7 @@ that may pass is tried again by the retry policy.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -351,6 +352,6 @@ class Outbox:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for turns in self._blocked.values():
-            for turn in turns:
-                turn.cancel()
+        for turn in itertools.chain.from_iterable(self._blocked.values()):
+            if not turn.done():
+                turn.set_exception(BackendClosed("the backend was closed before the result could be sent"))

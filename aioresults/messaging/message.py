@@ -9,9 +9,9 @@ from aioresults.transport.base import Delivery, Properties
 
 
 class Message:
-    """One received message, to be acknowledged or returned, once.
+    """One received message, to be acknowledged, rejected or returned, once.
 
-    ``ack`` and ``requeue`` only write: they are plain functions, and void when the channel is gone, because the broker
+    ``ack``, ``reject`` and ``requeue`` only write: they are plain functions, and void when the channel is gone, because the broker
     has returned the message to its queue by then.
     """
 
@@ -43,13 +43,18 @@ class Message:
 
     @property
     def acknowledged(self) -> bool:
-        """Whether its fate is sealed: acknowledged or requeued."""
+        """Whether its fate is sealed: acknowledged, rejected or requeued."""
         return self._acknowledged
 
     def ack(self) -> None:
         """Take the message off its queue."""
         self._acknowledged = True
         self._delivery.channel.basic_ack(self._delivery.delivery_tag)
+
+    def reject(self) -> None:
+        """Take the message off its queue unread: it is dropped, or dead-lettered where the queue or a policy says so."""
+        self._acknowledged = True
+        self._delivery.channel.basic_nack(self._delivery.delivery_tag, requeue=False)
 
     def requeue(self) -> None:
         """Return the message to its queue.

@@ -1,0 +1,84 @@
+"""The tasks of the workers, ordinary Celery tasks that know nothing of this package.
+
+Run as ``celery -A tests.interop.tasks worker``; the environment says where and with which settings.
+"""
+# mypy: allow-untyped-decorators
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from tests.interop.client import make_app
+from tests.interop.errors import AppError, CodeError, KwOnlyError, Outer
+
+app = make_app(os.environ["INTEROP_BROKER"], **json.loads(os.environ["INTEROP_SETTINGS"]))
+
+VALUES: dict[str, Any] = {
+    "datetime": datetime.datetime(2026, 5, 4, 3, 2, 1, 999, datetime.UTC),
+    "naive datetime": datetime.datetime(2026, 5, 4, 3, 2, 1),
+    "date": datetime.date(2026, 5, 4),
+    "time": datetime.time(3, 2, 1),
+    "decimal": Decimal("1.10"),
+    "uuid": UUID(int=2**100),
+    "bytes": b"text",
+    "binary": b"\xff\x00",
+    "bigint": 2**80,
+    "int keys": {1: "one"},
+    "set": {1, 2},
+    "object": object(),
+}
+ERRORS: dict[str, Exception] = {
+    "ValueError": ValueError("no", 1),
+    "KeyError": KeyError("k"),
+    "OSError": FileNotFoundError(2, "No such file", "x.txt"),
+    "AppError": AppError("app", {"a": 1}),
+    "CodeError": CodeError(7, "seven"),
+    "InnerError": Outer.InnerError("inside"),
+    "KwOnlyError": KwOnlyError(detail="kept"),
+    "object": ValueError("fine", object()),
+}
+
+
+@app.task
+def echo(value: Any) -> Any:
+    return value
+
+
+@app.task
+def make(kind: str) -> Any:
+    return VALUES[kind]
+
+
+@app.task
+def fail(kind: str) -> None:
+    raise ERRORS[kind]
+
+
+@app.task(bind=True, max_retries=3)
+def succeed_after(self: Any, times: int) -> int:
+    if self.request.retries < times:
+        raise self.retry(exc=AppError("again", self.request.retries), countdown=0)
+    return int(self.request.retries)
+
+
+@app.task(bind=True)
+def report(self: Any, steps: int) -> str:
+    for step in range(steps):
+        self.update_state(state="PROGRESS", meta={"step": step})
+    return "reported"
+
+
+@app.task(ignore_result=True)
+def ignored() -> str:
+    return "nobody reads this"
+
+
+@app.task
+def parent(child_id: str) -> str:
+    echo.apply_async(("child",), task_id=child_id)
+    return "parent"

@@ -1,0 +1,114 @@
+"""Real Celery workers in child processes, one for each set of settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aioresults import AMQPBackend, Serializers
+from tests.interop.client import CeleryClient
+from tests.interop.errors import AppError, CodeError, Outer
+from tests.interop.layouts import LAYOUTS
+from tests.process import Process
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Settings of a worker, and what this package must be told to match them."""
+
+    celery: Mapping[str, Any] = field(default_factory=dict)
+    ours: Mapping[str, Any] = field(default_factory=dict)
+    layout: str = "celery-amqp-backend"
+
+
+SETUPS = {
+    "json": Setup({"task_track_started": True}),
+    "msgpack": Setup({"result_serializer": "msgpack", "result_expires": None}, {"expires": None}),
+    "yaml": Setup(
+        {"result_serializer": "yaml", "result_accept_content": ["yaml"], "result_expires": 3600.5},
+        {"accept": ["yaml"], "expires": 3600.5},
+    ),
+    # Celery's exchange is as durable as its messages are persistent, so these two cannot share one.
+    "transient": Setup(
+        {"result_persistent": False, "result_exchange": "celeryresults-transient", "result_expires": 60},
+        {"persistent": False, "exchange": "celeryresults-transient", "expires": 60},
+    ),
+    "celery-4": Setup(layout="celery-4"),
+}
+
+
+class Worker:
+    """A worker (``-P solo``) that consumes a task queue of its own."""
+
+    def __init__(self, setup: Setup, broker_url: str, folder: Path) -> None:
+        self._setup = setup
+        self._broker_url = broker_url
+        self._log = folder / f"worker-{secrets.token_hex(4)}.log"
+        self.name = f"{self._log.stem}@interop"
+        self.settings = {
+            "result_backend": LAYOUTS[setup.layout].result_backend,
+            "task_default_queue": f"aioresults.interop.{self._log.stem}",
+            "broker_connection_retry_on_startup": True,
+            **setup.celery,
+        }
+        options = ("--without-mingle", "--without-gossip", "--without-heartbeat", "--loglevel=INFO")
+        self._process = Process(
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "tests.interop.tasks",
+                "worker",
+                "-P",
+                "solo",
+                "-n",
+                self.name,
+                *options,
+            ],
+            log=self._log,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "INTEROP_BROKER": broker_url,
+                "INTEROP_SETTINGS": json.dumps(self.settings),
+            },
+        )
+
+    def client(self) -> CeleryClient:
+        """Celery's client with the worker's settings."""
+        return CeleryClient(self._broker_url, **self.settings)
+
+    def backend(self, **options: Any) -> AMQPBackend:
+        """This package with the worker's settings."""
+        routing = LAYOUTS[self._setup.layout].routing()
+        return AMQPBackend(
+            self._broker_url, **{"routing": routing, "serializers": known_errors(), **self._setup.ours, **options}
+        )
+
+    async def send(self, client: CeleryClient, task: str, *args: Any, **options: Any) -> str:
+        """Send a task and return its id; the worker need not have started yet."""
+        assert self._process.running, self._log.read_text()
+        task_id = options.pop("task_id", None) or str(uuid.uuid4())
+        await client.run(lambda: client.app.send_task(f"tests.interop.tasks.{task}", args, task_id=task_id, **options))
+        return str(task_id)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def known_errors() -> Serializers:
+    """Serializers that rebuild the exceptions of the tasks."""
+    serializers = Serializers()
+    for error in (AppError, CodeError, Outer.InnerError):
+        serializers.register_exception(error)
+    return serializers

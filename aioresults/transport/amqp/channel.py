@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.exceptions import DuplicateConsumerTag
 from aiormq.tools import awaitable
 
-from aioresults.errors import BrokerUnavailable, ChannelClosed
+from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed
 from aioresults.transport.amqp import frames
 from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, detached, translate, translating
 from aioresults.transport.base import Arguments, DeclareOk, Delivery, OnCancel, OnClose, OnMessage, Properties
@@ -39,32 +38,45 @@ class AMQPChannel:
         self._is_lost = is_lost
         self._channel = channel
         self._underlay = underlay
+        self._turn = asyncio.Lock()
         self._closing = False
+        self._closed = underlay.closing
+        self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._on_cancel: dict[str, OnCancel] = {}
         underlay.on_consumer_cancel_callbacks.add(self._cancelled)
-        underlay.closing.add_done_callback(self._lost)
+        self._closed.add_done_callback(self._lost)
 
     @property
     def is_closed(self) -> bool:
-        return self._closing or self._underlay.is_closed or self._is_lost()
+        # aiormq answers the broker's close some turns of the loop before it calls itself closed; a frame written in
+        # between would cost the connection (504).
+        refused = self._underlay._close_exception is not None
+        return self._closing or refused or self._underlay.is_closed or self._is_lost()
 
     def on_close(self, callback: OnClose) -> None:
+        if self._reason is not None:
+            asyncio.get_running_loop().call_soon(callback, self._reason)
         self._callbacks.append(callback)
 
     def _lost(self, closed: asyncio.Future[Any]) -> None:
         if self._closing:
             return
         reason = None if closed.cancelled() else closed.exception()
-        error = translate(reason, connection_lost=self._is_lost())
+        self._reason = translate(reason, connection_lost=self._is_lost())
         for callback in self._callbacks:
-            callback(error)
+            callback(self._reason)
 
     async def _rpc(self, operation: Coroutine[Any, Any, T]) -> T:
-        if self.is_closed:
-            operation.close()
-            raise self._closed_error()
-        return await detached(operation, self._is_lost)
+        return await detached(self._in_turn(operation), self._is_lost)
+
+    async def _in_turn(self, operation: Coroutine[Any, Any, T]) -> T:
+        # aiormq gives the error of the one that was refused to every call that waits for its turn in there.
+        async with self._turn:
+            if self.is_closed:
+                operation.close()
+                raise self._closed_error()
+            return await operation
 
     def _closed_error(self) -> BrokerUnavailable | ChannelClosed:
         if self._is_lost():
@@ -231,8 +243,8 @@ class AMQPChannel:
     def basic_nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
         self._write(spec.Basic.Nack(delivery_tag=delivery_tag, multiple=multiple, requeue=requeue))
 
-    def _write(self, frame: spec.Basic.Ack | spec.Basic.Nack) -> None:
-        """Queue a frame that has no answer, without waiting; aiormq's writer takes it from there."""
+    def _write(self, frame: spec.Basic.Ack | spec.Basic.Nack | spec.Channel.Close) -> None:
+        """Queue a frame without waiting; aiormq's writer takes it from there."""
         if self.is_closed:
             return
         marshalled = ChannelFrame.marshall(channel_number=self._underlay.number, frames=[frame])
@@ -248,17 +260,18 @@ class AMQPChannel:
         await self._rpc(self._underlay.basic_recover(requeue=True))
 
     async def close(self) -> None:
-        if self.is_closed:
-            self._closing = True
-            return
+        if not self.is_closed:
+            self.discard()
+            await asyncio.wait([self._closed], timeout=CLOSE_TIMEOUT)
         self._closing = True
 
-        async def close() -> None:
-            with suppress(Exception):
-                async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await self._channel.close()
+    def discard(self) -> None:
+        """Close without waiting for the broker's answer.
 
-        await detached(close(), self._is_lost)
+        Past aiormq's own ``close``, which waits behind a call that is not answered, and gives up with the channel open.
+        """
+        self._write(spec.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0))
+        self._closing = True
 
 
 def _table(arguments: Arguments) -> dict[str, Any] | None:

@@ -13,14 +13,14 @@ from aio_pika.abc import AbstractConnection
 from aio_pika.connection import make_url
 from aiormq import Channel as UnderlayChannel
 
-from aioresults.errors import BrokerUnavailable
+from aioresults.errors import AioResultsError, BrokerUnavailable
 from aioresults.transport.amqp.channel import AMQPChannel
 from aioresults.transport.amqp.outcome import (
     CLOSE_TIMEOUT,
-    detached,
     is_cancelled_by_caller,
     translate,
     translate_connect,
+    translated,
 )
 from aioresults.transport.base import OnClose
 
@@ -56,10 +56,10 @@ class AMQPTransport:
         try:
             opened = await (self._connection() if self._connection else self._open(self._urls[self._next]))
         except (Exception, asyncio.CancelledError) as error:
-            if is_cancelled_by_caller(error):
-                raise
             if self._urls:
                 self._next = (self._next + 1) % len(self._urls)
+            if is_cancelled_by_caller(error):
+                raise  # out of time, as a rule: the node does not answer
             raise translate_connect(error) from error
         return AMQPConnection(opened)
 
@@ -87,6 +87,7 @@ class AMQPConnection:
         self._connection = connection
         self._closing = False
         self._closed: asyncio.Future[Any] = connection.transport.connection.closing
+        self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._closed.add_done_callback(self._lost)
 
@@ -98,15 +99,17 @@ class AMQPConnection:
         return self._closing or self._closed.done()
 
     def on_close(self, callback: OnClose) -> None:
+        if self._reason is not None:
+            asyncio.get_running_loop().call_soon(callback, self._reason)
         self._callbacks.append(callback)
 
     def _lost(self, closed: asyncio.Future[Any]) -> None:
         if self._closing:
             return
         reason = None if closed.cancelled() else closed.exception()
-        error = translate(reason, connection_lost=True)
+        self._reason = translate(reason, connection_lost=True)
         for callback in self._callbacks:
-            callback(error)
+            callback(self._reason)
 
     async def channel(self, *, confirms: bool = False) -> AMQPChannel:
         async def opened() -> AMQPChannel:
@@ -114,7 +117,12 @@ class AMQPConnection:
             await channel.initialize()
             return AMQPChannel(self._is_lost, channel, cast("UnderlayChannel", await channel.get_underlay_channel()))
 
-        return await detached(opened(), self._is_lost)
+        opening = asyncio.get_running_loop().create_task(translated(opened(), self._is_lost))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_discard)
+            raise
 
     async def close(self) -> None:
         if self.is_closed:
@@ -123,3 +131,9 @@ class AMQPConnection:
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._connection.close()
+
+
+def _discard(opening: asyncio.Task[AMQPChannel]) -> None:
+    """Close a channel whose caller left while it was opened."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().discard()

@@ -18,6 +18,7 @@ from aiormq.exceptions import (
     AMQPError,
     AuthenticationError,
     ChannelAccessRefused,
+    ChannelInvalidStateError,
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
@@ -55,12 +56,13 @@ _CONNECTION_CODES: dict[type[BaseException], int] = {ConnectionNotAllowed: 530}
 
 async def detached(operation: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> T:
     """Run ``operation`` as a task of its own: whoever cancels the caller does not cancel it."""
-    task = asyncio.get_running_loop().create_task(_translated(operation, is_lost))
+    task = asyncio.get_running_loop().create_task(translated(operation, is_lost))
     task.add_done_callback(_retrieve)
     return await asyncio.shield(task)
 
 
-async def _translated(operation: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> T:
+async def translated(operation: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> T:
+    """Await ``operation``, and raise its errors as ours."""
     with translating(is_lost):
         return await operation
 
@@ -88,7 +90,7 @@ def translating(is_lost: Callable[[], bool]) -> Iterator[None]:
         raise BrokerUnavailable("the connection to the broker was lost") from error
     except AioResultsError:
         raise
-    except (AMQPError, OSError) as error:
+    except (AMQPError, ChannelInvalidStateError, OSError) as error:
         raise translate(error, connection_lost=is_lost()) from error
     except RuntimeError as error:
         # "Connection was not opened", "... closed"

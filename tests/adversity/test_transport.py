@@ -1,0 +1,150 @@
+"""Faults at the transport seam: what aiormq makes of them, and what the port promises."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, NotFound
+from aioresults.transport import Channel, transport_for
+from aioresults.transport.amqp import AMQPTransport
+from aioresults.transport.base import Connection, Properties
+from tests.eventually import eventually
+from tests.proxy import Proxy
+
+MakeProxy = Callable[[str], Awaitable[Proxy]]
+
+
+def _open_channels(connection: Any) -> int:
+    return len(connection._connection.transport.connection.channels)
+
+
+async def _queue(channel: Channel, *bodies: bytes) -> str:
+    name = f"test.{secrets.token_hex(6)}"
+    await channel.queue_declare(name, arguments={"x-expires": 60_000})
+    await asyncio.gather(*(channel.basic_publish(body, Properties(), "", name) for body in bodies))
+    return name
+
+
+async def _error(call: Awaitable[object]) -> type[BaseException] | None:
+    try:
+        await call
+    except Exception as error:
+        return type(error)
+    return None
+
+
+async def test_only_the_refused_call_gets_the_refusal(amqp_url: str) -> None:
+    connection = await transport_for(amqp_url).connect()
+    queue = await _queue(await connection.channel(confirms=True))
+    channel = await connection.channel()
+
+    async def consume(tag: str, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await channel.basic_consume(queue, lambda delivery: None, consumer_tag=tag)
+
+    others = (_error(consume(str(n), n)) for n in range(100))
+    missing = _error(channel.basic_consume("test.missing", lambda delivery: None))
+    outcomes = Counter(await asyncio.gather(missing, *others))
+    assert outcomes == {NotFound: 1, ChannelClosed: 100}
+    await connection.close()
+
+
+async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url: str) -> None:
+    connection = await transport_for(amqp_url).connect()
+    queue = await _queue(await connection.channel(confirms=True))
+    channel = await connection.channel(confirms=True)
+    calls = [
+        _error(channel.basic_publish(b"", Properties(), "test.missing" if n == 20 else "", queue)) for n in range(200)
+    ]
+    for outcome in await asyncio.gather(*calls):
+        assert outcome is None or issubclass(outcome, AioResultsError)
+    await connection.close()
+
+
+async def test_acks_behind_a_refused_call_do_not_cost_the_connection(amqp_url: str) -> None:
+    for turns in range(20, 60, 5):
+        connection = await transport_for(amqp_url).connect()
+        queue = await _queue(await connection.channel(confirms=True), *[b"x"] * 1000)
+        channel = await connection.channel()
+        await channel.basic_qos(100)
+        await channel.basic_consume(queue, lambda delivery: delivery.channel.basic_ack(delivery.delivery_tag))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert await _error(channel.basic_consume("test.missing", lambda delivery: None)) is NotFound
+        # Had the connection been lost, this would fail.
+        await (await connection.channel()).queue_delete(queue)
+        await connection.close()
+
+
+async def test_a_channel_whose_caller_left_while_it_was_opened_is_closed(amqp_url: str) -> None:
+    connection = await transport_for(amqp_url).connect()
+    for turns in range(20):
+        opening = asyncio.create_task(connection.channel())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if opening.cancel():
+            await asyncio.wait([opening])
+        if not opening.cancelled():
+            await opening.result().close()
+    await eventually(lambda: _open_channels(connection) == 0)
+    await connection.close()
+
+
+async def test_closing_a_channel_whose_get_is_not_answered_returns_the_message(amqp_url: str, proxy: MakeProxy) -> None:
+    direct = await transport_for(amqp_url).connect()
+    queue = await _queue(await direct.channel(confirms=True), b"kept")
+    slow = await proxy(amqp_url)
+    connection = await transport_for(slow.url_for(amqp_url)).connect()
+    channel = await connection.channel()
+    slow.stall()
+    getting = asyncio.create_task(channel.basic_get(queue))
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(channel.close())
+    await asyncio.sleep(0.05)
+    slow.resume()
+    await closing
+    await asyncio.wait([getting])
+    assert _open_channels(connection) == 0
+
+    reader = await direct.channel()
+
+    async def is_back() -> bool:
+        delivery = await reader.basic_get(queue)
+        return delivery is not None and delivery.body == b"kept"
+
+    await eventually(is_back)
+    await connection.close()
+    await direct.close()
+
+
+async def test_a_loss_is_told_to_those_who_ask_after_it(amqp_url: str, proxy: MakeProxy) -> None:
+    between = await proxy(amqp_url)
+    connection: Connection = await transport_for(between.url_for(amqp_url)).connect()
+    channel = await connection.channel()
+    between.drop()
+    await eventually(lambda: connection.is_closed)
+    await asyncio.sleep(0.05)
+    told: list[BaseException] = []
+    connection.on_close(told.append)
+    channel.on_close(told.append)
+    await eventually(lambda: len(told) == 2)
+    assert {type(reason) for reason in told} == {BrokerUnavailable}
+
+
+async def test_a_node_that_does_not_answer_is_not_tried_twice_in_a_row(amqp_url: str, proxy: MakeProxy) -> None:
+    silent = await proxy(amqp_url)
+    silent.stall()
+    transport = AMQPTransport([silent.url_for(amqp_url), amqp_url])
+    try:
+        async with asyncio.timeout(0.2):
+            await transport.connect()
+    except TimeoutError:
+        pass
+    async with asyncio.timeout(5):
+        connection = await transport.connect()
+    await connection.close()

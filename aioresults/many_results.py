@@ -175,8 +175,9 @@ class ManyResults:
             if timed_out is not None:
                 raise timed_out
             return
+        known = tuple(done.items())  # before the collector adds what others wait for, too, and have not taken
         with self._collector(done) as collector:
-            for task_id, meta in tuple(done.items()):
+            for task_id, meta in known:
                 yield task_id, meta
             while (arrived := await collector.next()) is not None:
                 collector.take([arrived.task_id])

@@ -132,7 +132,8 @@ class Lookup:
         return [meta for meta in found if meta is not None]
 
     async def _take(self, task_id: str) -> ResultMeta | None:
-        if task_id in self._waiters:
+        if task_id in self._waiters or self._queue_for(task_id) is None:
+            # What is here, or nowhere.
             waiter = Waiter(self._waiters, task_id, None)
             try:
                 if not waiter.done():

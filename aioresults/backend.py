@@ -329,7 +329,7 @@ class AMQPBackend(Marks):
         """Iterate over the state reports of a task, until the ready one, which is taken.
 
         Args:
-            timeout: seconds for all of it together; None for no limit.
+            timeout: seconds for all of it together; None for no limit, 0 for one look.
 
         Raises:
             ResultTimeout: no ready report by then.
@@ -338,7 +338,7 @@ class AMQPBackend(Marks):
         """
         self._lifetime.check_reads()
         self.rkey(task_id)
-        return watch(self._waiters, task_id, checks.timeout(timeout))
+        return watch(self._waiters, task_id, checks.timeout(timeout), self._lookup.take)
 
     async def drain_events(self, timeout: float | None = None) -> dict[str, ResultMeta]:
         """Wait until at least one ready report arrives here, and return ``{task_id: meta}`` of those that did.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from aioresults.errors import AioResultsError, ResultTimeout
@@ -47,11 +47,14 @@ class Watcher:
         return self._reports.popleft()
 
 
-async def watch(waiters: Waiters, task_id: str, timeout: float | None) -> AsyncIterator[ResultMeta]:
+async def watch(
+    waiters: Waiters, task_id: str, timeout: float | None, take: Callable[[str], Awaitable[ResultMeta]]
+) -> AsyncIterator[ResultMeta]:
     """Yield the reports of a task as they arrive, and end after the ready one, which is then taken.
 
     Args:
-        timeout: seconds for all of it together; None for no limit.
+        timeout: seconds for all of it together; None for no limit, 0 for one look.
+        take: the look, for the ready report; raises ``ResultTimeout`` when there is none.
 
     Raises:
         ResultTimeout: no ready report within ``timeout``.
@@ -60,6 +63,9 @@ async def watch(waiters: Waiters, task_id: str, timeout: float | None) -> AsyncI
     """
     if (known := waiters.ready(task_id)) is not None:
         yield known
+        return
+    if timeout == 0:
+        yield await take(task_id)
         return
     watcher = Watcher()
     timer = None

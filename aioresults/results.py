@@ -65,7 +65,9 @@ class ResultMeta:
             getattr(request, "parent_id", None),
         )
         for name, value in (extra or {}).items():
-            if name in _SETTABLE:
+            if name == "children":
+                meta.children = None if value is None else [_plain(child) for child in value]
+            elif name in _SETTABLE:
                 setattr(meta, name, value)
             else:
                 meta.extra[name] = value
@@ -95,7 +97,7 @@ def _plain(value: Any) -> Any:
     return value.as_tuple() if hasattr(value, "as_tuple") and hasattr(value, "id") else value
 
 
-_SETTABLE = frozenset({"children", "group_id", "parent_id", "name", "args", "kwargs", "worker", "retries", "queue"})
+_SETTABLE = frozenset({"group_id", "parent_id", "name", "args", "kwargs", "worker", "retries", "queue"})
 
 
 @dataclass(frozen=True, slots=True)

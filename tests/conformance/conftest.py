@@ -6,7 +6,7 @@
 | `lab`                       | broker x layout                                                                 |
 | `shaky`                     | the same, with connections that can be cut, refused and stalled                 |
 | `worker` `caller` `third`   | three open backends on `lab`: who stores, who waits, and somebody else          |
-| `store`                     | stores a report as `worker` does for `caller`                                   |
+| `store`                     | stores a report as `worker` does for `caller`, or for another one                |
 | `raw`                       | the broker as any other client sees it                                          |
 """
 
@@ -24,7 +24,18 @@ from tests.proxy import Proxy
 Store = Callable[..., Awaitable[Any]]
 
 
-@pytest.fixture(params=list(LAYOUTS))
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "layouts(*names): the layouts to run with; several of these marks: common ones")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "layout" in metafunc.fixturenames:
+        marks = [set(mark.args) for mark in metafunc.definition.iter_markers("layouts")]
+        names = [name for name in LAYOUTS if all(name in mark for mark in marks)]
+        metafunc.parametrize("layout", names, indirect=True)
+
+
+@pytest.fixture
 def layout(request: pytest.FixtureRequest) -> Layout:
     return LAYOUTS[request.param]
 
@@ -65,9 +76,14 @@ async def raw(lab: Lab) -> Raw:
 @pytest.fixture
 def store(worker: AMQPBackend, caller: AMQPBackend) -> Store:
     async def store(
-        task_id: str, result: object = None, status: str = "SUCCESS", traceback: str | None = None, **extra: Any
+        task_id: str,
+        result: object = None,
+        status: str = "SUCCESS",
+        traceback: str | None = None,
+        to: AMQPBackend = caller,
+        **extra: Any,
     ) -> Any:
-        request = Request(reply_to=caller.reply_to)
+        request = Request(reply_to=to.reply_to)
         return await worker.store_result(task_id, result, status, traceback, request, **extra)
 
     return store

@@ -12,11 +12,12 @@ from typing import Any, Self
 
 import pytest
 
-from aioresults import AMQPBackend, NotFound, QueuePerTask
+from aioresults import AMQPBackend, NotFound, QueuePerTask, ReplyQueue
 from aioresults.routing import Routing
 from aioresults.transport import Channel, transport_for
 from aioresults.transport.base import Connection, DeclareOk, Delivery, Properties
 from aioresults.transport.memory import MemoryBroker
+from tests.eventually import eventually
 from tests.proxy import Proxy
 
 
@@ -37,20 +38,22 @@ class Layout:
 LAYOUTS = {
     "per_task": Layout(QueuePerTask),
     "last_value": Layout(lambda: QueuePerTask(last_value=True), history=False),
+    "reply_queue": Layout(ReplyQueue, by_id=False, returns=False),
     "celery": Layout(QueuePerTask.celery, returns=False),
     "celery_amqp_backend": Layout(QueuePerTask.celery_amqp_backend, returns=False),
 }
 
 
 def where(**promises: bool) -> pytest.MarkDecorator:
-    """Run a test with the layouts that make these promises."""
-    names = [name for name, layout in LAYOUTS.items() if all(getattr(layout, key) is promises[key] for key in promises)]
-    return pytest.mark.parametrize("layout", names, indirect=True)
+    """Run a test, or those of a class, with the layouts that make these promises."""
+    return only(
+        *(name for name, layout in LAYOUTS.items() if all(getattr(layout, key) is promises[key] for key in promises))
+    )
 
 
 def only(*names: str) -> pytest.MarkDecorator:
     """Run a test with these layouts."""
-    return pytest.mark.parametrize("layout", names, indirect=True)
+    return pytest.mark.layouts(*names)
 
 
 def new_id() -> str:
@@ -61,6 +64,31 @@ def new_id() -> str:
 def new_name() -> str:
     """Return a name for an exchange or a queue that no other test has."""
     return f"test.{secrets.token_hex(6)}"
+
+
+async def waiting_for(backend: AMQPBackend, tasks: int, within: float = 10) -> None:
+    """Return when `backend` waits for so many tasks, none more and none less, and the broker knows."""
+
+    def waits() -> bool:
+        stats = backend.stats()
+        return stats["waiting"] == tasks and stats["consuming"] == (1 if backend.reply_to else tasks)
+
+    await eventually(waits, within)
+
+
+async def arrived(backend: AMQPBackend, task_id: str) -> None:
+    """Return when a task's report is where `backend` finds it with one look."""
+
+    async def known() -> bool:
+        return (await backend.get_task_meta(task_id)).status != "PENDING"
+
+    if backend.queue_for(task_id) is None:
+        await eventually(known)
+
+
+def queue_of(backend: AMQPBackend, task_id: str) -> str:
+    """Return the name of the queue in which `backend` gets the reports of a task."""
+    return backend.reply_to or backend.rkey(task_id)
 
 
 class Raw:
@@ -97,9 +125,20 @@ class Raw:
         """Whether a queue has so many ready messages; None: whether it is not there."""
         return await self.ready(name) == count
 
-    async def is_consumed(self, name: str, count: int = 1) -> bool:
-        """Whether a queue is there and has so many consumers."""
-        return await self.consumers(name) == count
+    async def waited_for(self, backend: AMQPBackend, task_id: str, processes: int = 1) -> None:
+        """Return when so many processes wait for a task, and the broker knows where they have queues for it."""
+
+        async def consumed() -> bool:
+            return await self.consumers(queue.name) == processes if queue else task_id in backend._waiters
+
+        queue = backend.queue_for(task_id)
+        await eventually(consumed)
+
+    async def gone(self, backend: AMQPBackend, task_id: str) -> None:
+        """Return when the broker has nothing of a task."""
+        queue = backend.queue_for(task_id)
+        if queue is not None:
+            await eventually(lambda: self.is_ready(queue.name, None))
 
     async def publish(self, queue: str, body: bytes, **properties: Any) -> None:
         """Publish to a queue."""

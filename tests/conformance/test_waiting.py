@@ -14,6 +14,7 @@ from aioresults import (
     AMQPBackend,
     DecodeError,
     RemoteError,
+    Request,
     ResultForgotten,
     ResultTimeout,
     Serializers,
@@ -21,7 +22,7 @@ from aioresults import (
 )
 from aioresults.errors import RemoteTraceback
 from tests.conformance.conftest import Store
-from tests.conformance.lab import Lab, Raw, new_id, only, where
+from tests.conformance.lab import Lab, Raw, arrived, new_id, only, queue_of, waiting_for, where
 from tests.eventually import eventually
 
 VALUES: dict[str, Any] = {
@@ -42,7 +43,7 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
 async def waiting(backend: AMQPBackend, task_id: str, raw: Raw, **options: Any) -> asyncio.Task[Any]:
     """Start to wait, and return when the broker knows."""
     task = asyncio.create_task(backend.wait_for(task_id, **options))
-    await eventually(lambda: raw.is_consumed(backend.rkey(task_id)))
+    await raw.waited_for(backend, task_id)
     return task
 
 
@@ -68,7 +69,7 @@ class TestBothHalvesOfTheRace:
     async def test_in_one_process(self, lab: Lab) -> None:
         both, task_id = await lab.open(), new_id()
         waiter = asyncio.create_task(both.wait_for(task_id, timeout=5))
-        await both.store_result(task_id, "mine")
+        await both.store_result(task_id, "mine", request=Request(reply_to=both.reply_to))
         assert await waiter == "mine"
 
     @pytest.mark.parametrize("name", VALUES)
@@ -99,9 +100,9 @@ class TestBothHalvesOfTheRace:
         task_id = new_id()
         await store(task_id, 1)
         await caller.wait_for(task_id, timeout=5)
-        await eventually(lambda: raw.is_ready(caller.rkey(task_id), None))
+        await raw.gone(caller, task_id)
         assert caller.stats()["waiting"] == 0
-        await eventually(lambda: caller.stats()["consuming"] == 0)
+        await waiting_for(caller, 0)
 
 
 class TestSharing:
@@ -110,7 +111,7 @@ class TestSharing:
     ) -> None:
         task_id = new_id()
         waiters = [asyncio.create_task(caller.wait_for(task_id, timeout=5)) for _ in range(10)]
-        await eventually(lambda: raw.is_consumed(caller.rkey(task_id), 1))
+        await raw.waited_for(caller, task_id, 1)
         assert caller.stats()["consuming"] == 1
         await store(task_id, "for all")
         assert await asyncio.gather(*waiters) == ["for all"] * 10
@@ -125,7 +126,7 @@ class TestSharing:
         await eventually(times_out.done)
         await cancel(leaves)
         assert isinstance(times_out.exception(), ResultTimeout)
-        assert await raw.consumers(caller.rkey(task_id)) == 1
+        await raw.waited_for(caller, task_id)
         await store(task_id, "still")
         assert await stays == "still"
 
@@ -135,7 +136,7 @@ class TestSharing:
     ) -> None:
         task_id = new_id()
         waiters = [asyncio.create_task(each.wait_for(task_id, timeout=10)) for each in (caller, third)]
-        await eventually(lambda: raw.is_consumed(caller.rkey(task_id), 2))
+        await raw.waited_for(caller, task_id, 2)
         await store(task_id, "one of you")
         outcomes = await asyncio.gather(*waiters, return_exceptions=True)
         assert sorted(map(str, map(type, outcomes))) == sorted(map(str, [str, ResultForgotten]))
@@ -147,12 +148,12 @@ class TestSharing:
     async def test_a_thousand_waits_open_a_thousand_consumers(self, caller: AMQPBackend, store: Store) -> None:
         ids = [new_id() for _ in range(1000)]
         waiters = [asyncio.create_task(caller.wait_for(task_id, timeout=50)) for task_id in ids]
-        await eventually(lambda: caller.stats()["consuming"] == 1000, within=30)
+        await waiting_for(caller, 1000, within=30)
         assert caller.stats()["waiting"] == 1000
         for some in range(0, 1000, 50):
             await asyncio.gather(*(store(task_id, task_id) for task_id in ids[some : some + 50]))
         assert await asyncio.gather(*waiters) == ids
-        await eventually(lambda: caller.stats()["consuming"] == 0, within=20)
+        await waiting_for(caller, 0, within=20)
 
 
 class TestCancelling:
@@ -164,7 +165,7 @@ class TestCancelling:
         waiter = await waiting(caller, task_id, raw)
         await cancel(waiter)
         assert waiter.cancelled()
-        await eventually(lambda: caller.stats()["consuming"] == 0)
+        await waiting_for(caller, 0)
         await store(task_id, "late")
         assert await third.wait_for(task_id, timeout=5) == "late"
 
@@ -208,7 +209,7 @@ class TestCancelling:
             await caller.wait_for(task_id)
         assert scope.cancelled_caught
         assert caller.stats()["waiting"] == 0
-        await eventually(lambda: caller.stats()["consuming"] == 0)
+        await waiting_for(caller, 0)
         await store(task_id, "after")
         assert await caller.wait_for(task_id, timeout=5) == "after"
 
@@ -248,6 +249,7 @@ class TestTimeouts:
         assert (caught.value.timeout, caught.value.pending) == (0, [task_id])
         assert await raw.queue(caller.rkey(task_id)) is None
         await store(task_id, "here")
+        await arrived(caller, task_id)
         assert await caller.wait_for(task_id, timeout=0) == "here"
         assert await raw.queue(caller.rkey(task_id)) is None
 
@@ -283,7 +285,7 @@ class TestTimeouts:
         for _ in range(5):
             with pytest.raises(ResultTimeout):
                 await caller.wait_for(task_id, timeout=0.01)
-        await eventually(lambda: caller.stats()["consuming"] == 0)
+        await waiting_for(caller, 0)
         await store(task_id, "finally")
         assert await caller.wait_for(task_id, timeout=5) == "finally"
 
@@ -316,7 +318,7 @@ class TestFailures:
         known, task_id = Serializers(), new_id()
         known.register_exception(Mine)
         backend = await lab.open(serializers=known)
-        await store(task_id, Mine("a", 1), "FAILURE")
+        await store(task_id, Mine("a", 1), "FAILURE", to=backend)
         with pytest.raises(Mine) as caught:
             await backend.wait_for(task_id, timeout=5)
         assert caught.value.args == ("a", 1)
@@ -362,7 +364,7 @@ class TestFailures:
     async def test_waiters_that_share_a_failure(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         waiters = [asyncio.create_task(caller.wait_for(task_id, timeout=5)) for _ in range(3)]
-        await eventually(lambda: raw.is_consumed(caller.rkey(task_id)))
+        await raw.waited_for(caller, task_id)
         await store(task_id, KeyError("k"), "FAILURE")
         outcomes = await asyncio.gather(*waiters, return_exceptions=True)
         assert [repr(each) for each in outcomes] == ["KeyError('k')"] * 3
@@ -372,7 +374,9 @@ class TestFailures:
     ) -> None:
         task_id, other = new_id(), new_id()
         waiter = await waiting(caller, task_id, raw, timeout=5)
-        await raw.publish(caller.rkey(task_id), b"{not json", content_type="application/json", correlation_id=task_id)
+        await raw.publish(
+            queue_of(caller, task_id), b"{not json", content_type="application/json", correlation_id=task_id
+        )
         with pytest.raises(DecodeError):
             await waiter
         assert caller.stats()["undecodable"] == 1
@@ -389,13 +393,14 @@ class TestCache:
         assert await caller.wait_for(task_id) == first
         assert caller.stats()["cached"] == 1
 
+    @where(by_id=True)
     async def test_without_it_the_broker_is_asked(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
         await store(task_id, 1)
         assert await caller.wait_for(task_id, timeout=5) == 1
         with pytest.raises(ResultTimeout):
             await caller.wait_for(task_id, timeout=0.1, cache=False)
-        await eventually(lambda: caller.stats()["consuming"] == 0)
+        await waiting_for(caller, 0)
         await store(task_id, 2)
         assert await caller.wait_for(task_id, timeout=5, cache=False) == 2
         assert await caller.wait_for(task_id) == 2
@@ -412,7 +417,7 @@ class TestCache:
         backend = await lab.open(max_cached_results=2)
         ids = [new_id() for _ in range(3)]
         for task_id in ids:
-            await store(task_id, task_id)
+            await store(task_id, task_id, to=backend)
             await backend.wait_for(task_id, timeout=5)
         assert backend.stats()["cached"] == 2
         assert [await backend.wait_for(task_id, timeout=0) for task_id in ids[1:]] == ids[1:]
@@ -421,7 +426,7 @@ class TestCache:
 
     async def test_it_can_be_switched_off(self, lab: Lab, store: Store) -> None:
         backend, task_id = await lab.open(max_cached_results=0), new_id()
-        await store(task_id, 1)
+        await store(task_id, 1, to=backend)
         assert await backend.wait_for(task_id, timeout=5) == 1
         assert backend.stats()["cached"] == 0
         with pytest.raises(ResultTimeout):

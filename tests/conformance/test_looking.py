@@ -1,0 +1,367 @@
+"""`get_task_meta`, `poll`, `reload_task_result`, `forget`: what is seen without being consumed, and what is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from aioresults import (
+    AMQPBackend,
+    BacklogLimitExceeded,
+    DecodeError,
+    ResultForgotten,
+    ResultMeta,
+    ResultTimeout,
+)
+from tests.conformance.conftest import Store
+from tests.conformance.lab import Lab, Raw, new_id, only, waiting_for, where
+from tests.conformance.test_many import awaited
+from tests.conformance.test_watching import collect
+from tests.eventually import eventually
+
+
+def body(task_id: str, status: str = "STARTED", result: object = None) -> bytes:
+    return json.dumps({"task_id": task_id, "status": status, "result": result}).encode()
+
+
+@where(by_id=True)
+class TestLooking:
+    async def test_an_unknown_task_is_pending_and_nothing_is_declared(self, caller: AMQPBackend, raw: Raw) -> None:
+        task_id = new_id()
+        for look in (caller.get_task_meta, caller.poll, caller.reload_task_result):
+            meta = await look(task_id)
+            assert (meta.task_id, meta.status, meta.result) == (task_id, "PENDING", None)
+        assert await raw.queue(caller.rkey(task_id)) is None
+
+    async def test_the_latest_state_again_and_again_in_every_process(
+        self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        for status in ("RECEIVED", "STARTED", "FAILURE"):
+            await store(task_id, KeyError("k") if status == "FAILURE" else None, status)
+        for turn in range(40):
+            meta = await (third if turn % 2 else caller).get_task_meta(task_id)
+            assert (meta.status, repr(meta.result)) == ("FAILURE", "KeyError('k')")
+        assert await raw.ready(caller.rkey(task_id)) == 1
+        with pytest.raises(KeyError):
+            await third.wait_for(task_id, timeout=0, cache=False)
+
+    async def test_the_history_is_acknowledged_and_the_latest_returned(
+        self, caller: AMQPBackend, store: Store, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        for status in ("RECEIVED", "STARTED", "PROGRESS"):
+            await store(task_id, status, status)
+        assert (await caller.poll(task_id)).status == "PROGRESS"
+        queue = caller.rkey(task_id)
+        assert await raw.ready(queue) == 1
+        delivery = await raw.get(queue)
+        assert delivery.redelivered
+        assert json.loads(delivery.body)["status"] == "PROGRESS"
+
+    async def test_one_look_moves_with_the_task(self, caller: AMQPBackend, store: Store) -> None:
+        task_id = new_id()
+        for status in ("RECEIVED", "STARTED", "PROGRESS", "SUCCESS"):
+            await store(task_id, None, status)
+            assert (await caller.get_task_meta(task_id)).status == status
+        assert await caller.wait_for(task_id, timeout=5, cache=False) is None
+
+    async def test_many_looks_at_once_agree(self, caller: AMQPBackend, store: Store) -> None:
+        task_id = new_id()
+        await store(task_id, "x", "PROGRESS")
+        metas = await asyncio.gather(*(caller.get_task_meta(task_id) for _ in range(20)))
+        assert {(meta.status, meta.result) for meta in metas} == {("PROGRESS", "x")}
+
+    async def test_a_cancelled_look_disturbs_neither_the_report_nor_the_others(
+        self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        await store(task_id, "x", "PROGRESS")
+        for _ in range(5):
+            looks = [asyncio.create_task(caller.get_task_meta(task_id)) for _ in range(2)]
+            await asyncio.sleep(0)
+            looks[0].cancel()
+            assert (await looks[1]).status == "PROGRESS"
+            assert looks[0].cancelled()
+        await eventually(lambda: raw.is_ready(caller.rkey(task_id), 1))
+        assert (await third.get_task_meta(task_id)).result == "x"
+
+    @where(by_id=True, history=True)
+    async def test_the_backlog_has_a_limit(self, caller: AMQPBackend, store: Store) -> None:
+        """As many reports as the limit are too many: the queue was not found empty."""
+        task_id = new_id()
+        for number in range(5):
+            await store(task_id, number, "PROGRESS")
+        with pytest.raises(BacklogLimitExceeded, match=f"queue of task '{task_id}' holds 5 reports or more") as caught:
+            await caller.get_task_meta(task_id, backlog_limit=5)
+        assert (caught.value.task_id, caught.value.limit) == (task_id, 5)
+        # What was read is gone, but for the latest.
+        assert (await caller.get_task_meta(task_id, backlog_limit=2)).result == 4
+        for number in range(5, 9):
+            await store(task_id, number, "PROGRESS")
+        assert (await caller.poll(task_id, backlog_limit=6)).result == 8
+
+    @only("per_task")
+    @pytest.mark.parametrize("reports", [999, 1000])
+    async def test_the_backlog_s_limit_is_1000(self, caller: AMQPBackend, store: Store, raw: Raw, reports: int) -> None:
+        task_id = new_id()
+        await store(task_id, 0, "PROGRESS")
+        channel = await raw.channel()
+        properties = (await raw.get(caller.rkey(task_id))).properties
+        properties.message_id = None
+        for number in range(reports):
+            queue = caller.rkey(task_id)
+            document = body(task_id, "PROGRESS", number)
+            await channel.basic_publish(document, properties, "", queue)
+        if reports == 1000:
+            with pytest.raises(caller.BacklogLimitExceeded):
+                await caller.get_task_meta(task_id)
+        else:
+            assert (await caller.get_task_meta(task_id)).result == 998
+
+    @where(by_id=True, history=True)
+    async def test_foreign_messages_are_left_where_they_were(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        task_id, foreign = new_id(), new_id()
+        queue = caller.rkey(task_id)
+        await store(task_id, None, "STARTED")
+        await raw.publish(queue, body(foreign, "SUCCESS"), content_type="application/json")
+        await store(task_id, None, "PROGRESS")
+        for _ in range(3):
+            assert (await caller.get_task_meta(task_id)).status == "PROGRESS"
+            assert await raw.ready(queue) == 2
+        assert (await caller.get_task_meta(foreign)).status == "PENDING"
+        left = [json.loads((await raw.get(queue)).body) for _ in range(2)]
+        assert sorted(each["status"] for each in left) == ["PROGRESS", "SUCCESS"]
+
+    @where(by_id=True, history=False)
+    async def test_last_value_keeps_one_message(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        task_id = new_id()
+        for number in range(20):
+            await store(task_id, number, "PROGRESS")
+        assert await raw.ready(caller.rkey(task_id)) == 1
+        assert (await caller.get_task_meta(task_id, backlog_limit=2)).result == 19
+        assert await raw.ready(caller.rkey(task_id)) == 1
+
+    async def test_while_this_process_waits_it_says_what_it_has_seen(
+        self, caller: AMQPBackend, store: Store, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        waiting = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+        await raw.waited_for(caller, task_id)
+        assert (await caller.get_task_meta(task_id)).status == "PENDING"
+        await store(task_id, {"done": 0.1}, "PROGRESS")
+        await eventually(lambda: caller.stats()["received"] == 1)
+        assert (await caller.get_task_meta(task_id)).result == {"done": 0.1}
+        await store(task_id, "done")
+        assert await waiting == "done"
+        assert (await caller.get_task_meta(task_id)).result == "done"
+
+    async def test_after_the_result_was_taken_it_is_remembered_here(
+        self, caller: AMQPBackend, third: AMQPBackend, store: Store
+    ) -> None:
+        task_id = new_id()
+        await store(task_id, 1)
+        await caller.wait_for(task_id, timeout=5)
+        assert (await caller.get_task_meta(task_id)).result == 1
+        await waiting_for(caller, 0)
+        assert (await third.get_task_meta(task_id)).status == "PENDING"
+
+    async def test_what_cannot_be_read_is_told_and_dropped(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        task_id = new_id()
+        queue = caller.rkey(task_id)
+        await store(task_id, 1, "STARTED")
+        await raw.get(queue)
+        await raw.publish(queue, b"\xff", content_type="application/json", correlation_id=task_id)
+        with pytest.raises(DecodeError) as caught:
+            await caller.get_task_meta(task_id)
+        assert caught.value.task_id == task_id
+        assert (await caller.get_task_meta(task_id)).status == "PENDING"
+
+    async def test_a_store_only_backend_may_look(self, lab: Lab, store: Store) -> None:
+        backend, task_id = await lab.open(store_only=True), new_id()
+        await store(task_id, 1)
+        assert (await backend.get_task_meta(task_id)).result == 1
+
+    async def test_taking_what_was_looked_at(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        """`if await result.ready(): await result` must not leave the queue behind."""
+        task_id = new_id()
+        await store(task_id, 1)
+        assert (await caller.get_task_meta(task_id)).is_ready
+        assert await caller.wait_for(task_id, timeout=5, cache=False) == 1
+        await raw.gone(caller, task_id)
+
+
+@where(by_id=True)
+class TestReload:
+    async def test_asks_the_broker_again(self, caller: AMQPBackend, store: Store) -> None:
+        task_id = new_id()
+        await store(task_id, 1)
+        await caller.wait_for(task_id, timeout=5)
+        await waiting_for(caller, 0)
+        assert (await caller.reload_task_result(task_id)).status == "PENDING"
+        with pytest.raises(ResultTimeout):
+            await caller.wait_for(task_id, timeout=0)
+        await store(task_id, 2)
+        assert (await caller.reload_task_result(task_id)).result == 2
+
+    async def test_shows_another_process_s_new_result(self, caller: AMQPBackend, store: Store) -> None:
+        task_id = new_id()
+        await store(task_id, "old")
+        assert await caller.wait_for(task_id, timeout=5) == "old"
+        await waiting_for(caller, 0)
+        await store(task_id, "new")
+        assert (await caller.get_task_meta(task_id)).result == "old"
+        assert (await caller.reload_task_result(task_id)).result == "new"
+
+
+class TestForget:
+    async def test_deletes_what_the_broker_and_the_cache_hold(
+        self, caller: AMQPBackend, store: Store, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        await store(task_id, 1)
+        await caller.get_task_meta(task_id)
+        await caller.forget(task_id)
+        assert await raw.queue(caller.rkey(task_id)) is None
+        assert caller.stats()["cached"] == 0
+        assert (await caller.get_task_meta(task_id)).status == "PENDING"
+
+    async def test_an_unknown_task_is_no_error(self, caller: AMQPBackend) -> None:
+        for _ in range(2):
+            await caller.forget(new_id())
+
+    async def test_who_waits_is_told(self, caller: AMQPBackend, raw: Raw) -> None:
+        task_id = new_id()
+        waiters = [
+            asyncio.create_task(caller.wait_for(task_id)),
+            asyncio.create_task(awaited(caller, [new_id(), task_id])),
+            asyncio.create_task(collect(caller, task_id)),
+        ]
+        await waiting_for(caller, 2)
+        await caller.forget(task_id)
+        for waiter in waiters:
+            with pytest.raises(ResultForgotten) as caught:
+                await waiter
+            assert caught.value.task_id == task_id
+        assert caller.stats()["waiting"] == 0
+        await raw.gone(caller, task_id)
+
+    @where(by_id=True)
+    async def test_who_waits_in_another_process_is_told(
+        self, caller: AMQPBackend, third: AMQPBackend, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        waiting = asyncio.create_task(third.wait_for(task_id, timeout=10))
+        await raw.waited_for(caller, task_id)
+        await caller.forget(task_id)
+        with pytest.raises(ResultForgotten):
+            await waiting
+
+    async def test_the_id_may_start_anew(self, caller: AMQPBackend, store: Store) -> None:
+        task_id = new_id()
+        for turn in range(3):
+            await store(task_id, turn)
+            assert await caller.wait_for(task_id, timeout=5) == turn
+            await caller.forget(task_id)
+            await waiting_for(caller, 0)
+        assert (await caller.get_task_meta(task_id)).status == "PENDING"
+
+    @where(by_id=True, history=True)
+    async def test_a_lower_state_counts_after_it(self, caller: AMQPBackend, store: Store) -> None:
+        task_id = new_id()
+        await store(task_id, 1)
+        assert (await caller.get_task_meta(task_id)).status == "SUCCESS"
+        await caller.forget(task_id)
+        await store(task_id, None, "STARTED")
+        assert (await caller.get_task_meta(task_id)).status == "STARTED"
+
+    async def test_of_a_result_at_hand(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        """A result that was delivered and not taken goes too."""
+        there, missing = new_id(), new_id()
+        many = asyncio.create_task(awaited(caller, [there, missing]))
+        await waiting_for(caller, 2)
+        await store(there, 1)
+        await eventually(lambda: caller.stats()["received"] == 1)
+        await caller.forget(missing)
+        with pytest.raises(ResultForgotten):
+            await many
+        await caller.forget(there)
+        await raw.gone(caller, there)
+        assert (await caller.get_task_meta(there)).status == "PENDING"
+
+
+#: Reports in the order they are stored, and the one that counts.
+RANKS = [
+    (["SUCCESS", "FAILURE"], 0),
+    (["FAILURE", "SUCCESS"], 1),
+    (["REVOKED", "SUCCESS"], 1),
+    (["FAILURE", "REVOKED"], 0),
+    (["REVOKED", "FAILURE"], 0),
+    (["SUCCESS", "SUCCESS"], 0),
+    (["SUCCESS", "STARTED"], 0),
+    (["FAILURE", "PROGRESS", "STARTED"], 0),
+    (["STARTED", "RECEIVED"], 1),
+    (["STARTED", "SUCCESS", "STARTED", "FAILURE", "SUCCESS"], 1),
+]
+
+
+@where(by_id=True, history=True)
+@pytest.mark.parametrize(("reports", "winner"), RANKS, ids=[" ".join(reports) for reports, _ in RANKS])
+class TestWhichReportCounts:
+    async def stored(self, store: Store, reports: list[str]) -> str:
+        task_id = new_id()
+        for number, status in enumerate(reports):
+            failed = status in ("FAILURE", "REVOKED")
+            await store(task_id, ValueError(number) if failed else number, status, worker=str(number))
+        return task_id
+
+    async def test_for_one_who_looks(
+        self, caller: AMQPBackend, third: AMQPBackend, store: Store, reports: list[str], winner: int
+    ) -> None:
+        task_id = await self.stored(store, reports)
+        for backend in (caller, third, caller):
+            meta = await backend.get_task_meta(task_id)
+            assert (meta.status, meta.worker) == (reports[winner], str(winner))
+
+    async def test_for_one_who_looks_after_each(
+        self, caller: AMQPBackend, store: Store, reports: list[str], winner: int
+    ) -> None:
+        task_id, meta = new_id(), None
+        for number, status in enumerate(reports):
+            failed = status in ("FAILURE", "REVOKED")
+            await store(task_id, ValueError(number) if failed else number, status, worker=str(number))
+            meta = await caller.get_task_meta(task_id)
+        assert isinstance(meta, ResultMeta)
+        assert (meta.status, meta.worker) == (reports[winner], str(winner))
+
+    async def test_for_one_who_takes(self, caller: AMQPBackend, store: Store, reports: list[str], winner: int) -> None:
+        task_id = await self.stored(store, reports)
+        if {"SUCCESS", "FAILURE", "REVOKED"}.isdisjoint(reports):
+            with pytest.raises(ResultTimeout):
+                await caller.consume(task_id, timeout=0)
+            return
+        meta = await caller.consume(task_id, timeout=0)
+        assert (meta.status, meta.worker) == (reports[winner], str(winner))
+
+    async def test_for_one_who_waits(self, caller: AMQPBackend, store: Store, reports: list[str], winner: int) -> None:
+        """A wait ends with the first ready report."""
+        task_id = await self.stored(store, reports)
+        ready = [number for number, status in enumerate(reports) if status in ("SUCCESS", "FAILURE", "REVOKED")]
+        if not ready:
+            with pytest.raises(ResultTimeout):
+                await caller.consume(task_id, timeout=0.1)
+            return
+        meta = await caller.consume(task_id, timeout=5)
+        assert (meta.status, meta.worker) == (reports[ready[0]], str(ready[0]))
+
+    async def test_for_one_who_watches(
+        self, caller: AMQPBackend, store: Store, reports: list[str], winner: int
+    ) -> None:
+        task_id = await self.stored(store, reports)
+        if "SUCCESS" not in reports and "FAILURE" not in reports:
+            return
+        metas = await collect(caller, task_id, timeout=5)
+        first = next(i for i, status in enumerate(reports) if status in ("SUCCESS", "FAILURE", "REVOKED"))
+        assert [meta.status for meta in metas] == reports[: first + 1]

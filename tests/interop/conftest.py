@@ -11,7 +11,7 @@ import pytest
 
 from aioresults import AMQPBackend
 from tests.interop.client import CeleryClient, make_app
-from tests.interop.layouts import LAYOUTS, Layout
+from tests.interop.layouts import EXPIRES, LAYOUTS, Layout
 from tests.interop.worker import SETUPS, Worker
 
 
@@ -31,7 +31,10 @@ def layout(request: pytest.FixtureRequest) -> Layout:
 async def celery(layout: Layout, amqp_url: str) -> AsyncIterator[CeleryClient]:
     """Celery's client of this layout."""
     async with CeleryClient(
-        amqp_url, result_backend=layout.result_backend, result_accept_content=["json", "msgpack", "yaml"]
+        amqp_url,
+        result_backend=layout.result_backend,
+        result_expires=EXPIRES,
+        result_accept_content=["json", "msgpack", "yaml"],
     ) as client:
         yield client
 
@@ -39,7 +42,7 @@ async def celery(layout: Layout, amqp_url: str) -> AsyncIterator[CeleryClient]:
 @pytest.fixture
 async def backend(layout: Layout, amqp_url: str) -> AsyncIterator[AMQPBackend]:
     """This package in this layout."""
-    async with AMQPBackend(amqp_url, routing=layout.routing()) as backend:
+    async with layout.backend(amqp_url) as backend:
         yield backend
 
 

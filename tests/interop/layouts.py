@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from celery_amqp_backend import AMQPBackend as CeleryAMQPBackend
 
-from aioresults import QueuePerTask
+from aioresults import AMQPBackend, QueuePerTask
 
 
 class Celery4Backend(CeleryAMQPBackend):
     def _create_routing_key(self, task_id: str) -> str:
         return task_id.replace("-", "")
+
+
+#: Seconds; a test that only looks leaves its queue behind, perhaps on a broker that outlives the tests.
+EXPIRES = 600
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,10 @@ class Layout:
     routing: Callable[[], QueuePerTask]
     #: The queue of a task at the exchange ``celeryresults``.
     queue: Callable[[str], str]
+
+    def backend(self, url: str, **options: Any) -> AMQPBackend:
+        """This package in this layout."""
+        return AMQPBackend(url, routing=self.routing(), **{"expires": EXPIRES, **options})
 
 
 LAYOUTS = {

@@ -51,7 +51,7 @@ def typed(value: Any) -> tuple[type, Any]:
 @pytest.mark.parametrize("serializer", VALUES)
 async def test_values(celery: CeleryClient, layout: Layout, amqp_url: str, serializer: str) -> None:
     expected = {new_id(): value for value in VALUES[serializer]}
-    async with AMQPBackend(amqp_url, routing=layout.routing(), serializer=serializer) as backend:
+    async with layout.backend(amqp_url, serializer=serializer) as backend:
         await asyncio.gather(*(backend.store_result(task_id, value) for task_id, value in expected.items()))
 
     def read() -> dict[str, Any]:
@@ -68,7 +68,7 @@ async def test_values(celery: CeleryClient, layout: Layout, amqp_url: str, seria
 @pytest.mark.parametrize("compression", ["zlib", "bz2", "lzma", "zstd"])
 async def test_compressed_results(celery: CeleryClient, layout: Layout, amqp_url: str, compression: str) -> None:
     task_id, value = new_id(), {"rows": ["much the same"] * 1000}
-    async with AMQPBackend(amqp_url, routing=layout.routing(), compression=compression) as backend:
+    async with layout.backend(amqp_url, compression=compression) as backend:
         await backend.store_result(task_id, value)
 
         assert await celery.get(task_id) == value
@@ -126,7 +126,7 @@ async def test_custom_error_whose_module_the_client_has(
     celery: CeleryClient, layout: Layout, amqp_url: str, serializer: str, error: Exception
 ) -> None:
     task_id = new_id()
-    async with AMQPBackend(amqp_url, routing=layout.routing(), serializer=serializer) as backend:
+    async with layout.backend(amqp_url, serializer=serializer) as backend:
         await backend.mark_as_failure(task_id, error, "the traceback")
 
     with pytest.raises(type(error)) as raised:
@@ -291,7 +291,7 @@ async def test_durability_and_expiry_of_both_sides(
     # An exchange cannot be durable for one test and transient for the next.
     exchange = "celeryresults" if persistent else "celeryresults-transient"
     settings = {"result_persistent": persistent, "result_expires": expires, "result_exchange": exchange}
-    ours = AMQPBackend(amqp_url, routing=layout.routing(), persistent=persistent, expires=expires, exchange=exchange)
+    ours = layout.backend(amqp_url, persistent=persistent, expires=expires, exchange=exchange)
     async with CeleryClient(amqp_url, result_backend=layout.result_backend, **settings) as client, ours as backend:
         await backend.store_result(task_id, "value")
 

@@ -138,6 +138,7 @@ async def test_mismatch_of_a_queue(
         # What else the backend does goes on.
         await backend.store_result(other, "value")
         assert await waiting == "value"
+        await backend.forget(mismatched)
     error = raised.value
     assert (error.entity, error.name, error.argument) == ("queue", layout.queue(mismatched), argument)
     assert declared in error.declared.lower()
@@ -146,9 +147,11 @@ async def test_mismatch_of_a_queue(
 
 async def test_mismatch_of_the_exchange(layout: Layout, amqp_url: str) -> None:
     async with celery_client(amqp_url, layout, {}) as client:
-        assert await client.state(str(uuid.uuid4())) == "PENDING"
+        task_id = str(uuid.uuid4())
+        await client.store(task_id, "value")
+        assert await client.get(task_id) == "value"
 
-        backend = AMQPBackend(amqp_url, routing=layout.routing(), persistent=False)
+        backend = layout.backend(amqp_url, persistent=False)
         with pytest.raises(InequivalentArgument) as raised:
             await backend.open()
         await backend.close()
@@ -173,7 +176,7 @@ async def test_celery_refuses_a_mismatch_too(layout: Layout, amqp_url: str) -> N
 async def test_exchange_of_another_name_and_type(layout: Layout, amqp_url: str) -> None:
     task_id, exchange = str(uuid.uuid4()), f"interop-{secrets.token_hex(4)}"
     settings = {"result_exchange": exchange, "result_exchange_type": "topic", "result_expires": 60}
-    ours = AMQPBackend(amqp_url, routing=layout.routing(), exchange=exchange, exchange_type="topic", expires=60)
+    ours = layout.backend(amqp_url, exchange=exchange, exchange_type="topic", expires=60)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(
             CeleryClient(amqp_url, result_backend=layout.result_backend, **settings)

@@ -90,10 +90,8 @@ class Worker:
 
     def backend(self, **options: Any) -> AMQPBackend:
         """This package with the worker's settings."""
-        routing = LAYOUTS[self._setup.layout].routing()
-        return AMQPBackend(
-            self._broker_url, **{"routing": routing, "serializers": known_errors(), **self._setup.ours, **options}
-        )
+        options = {"serializers": known_errors(), **self._setup.ours, **options}
+        return AMQPBackend(self._broker_url, routing=LAYOUTS[self._setup.layout].routing(), **options)
 
     async def send(self, client: CeleryClient, task: str, *args: Any, **options: Any) -> str:
         """Send a task and return its id; the worker need not have started yet."""

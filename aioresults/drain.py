@@ -100,7 +100,7 @@ class Drain:
         self._changed: asyncio.Queue[str] = asyncio.Queue()
         self._busy: dict[str, bool] = {}
         #: Ids whose result was taken and whose queue is still to be deleted; outlives a session.
-        self._taken: dict[str, None] = {}
+        self._taken: dict[str, asyncio.Future[None] | None] = {}
         self._settled = asyncio.Event()
         self._settled.set()
         self._subscriptions: dict[str, Subscription] = {}
@@ -117,7 +117,7 @@ class Drain:
     def on_change(self, task_id: str, taken: bool = False) -> None:
         """Note that a wait began or ended, and whether its result was taken."""
         if taken:
-            self._taken[task_id] = None
+            self._taken.setdefault(task_id, None)
             self._settled.clear()
         if task_id in self._busy:
             self._busy[task_id] = True
@@ -250,8 +250,18 @@ class Drain:
             self._waiters.fail(subscription.task_id, ResultForgotten(subscription.task_id))
         self._subscriptions.pop(queue.name, None)
 
+    async def deleted(self, task_id: str) -> None:
+        """Return when the queue of a result that was taken is deleted; deleted later, it might hold a new one."""
+        if task_id in self._taken:
+            done = self._taken[task_id]
+            if done is None:
+                done = self._taken[task_id] = asyncio.get_running_loop().create_future()
+            await asyncio.wait([done])
+
     def _settle(self, task_id: str) -> None:
-        self._taken.pop(task_id, None)
+        done = self._taken.pop(task_id, None)
+        if done is not None:
+            done.set_result(None)
         if not self._taken:
             self._settled.set()
 

@@ -87,6 +87,9 @@ class Inbox:
                 await self._consumer.cancel_by_queue(self._queue.name)
             await session.run(self._queue.delete)
 
+    async def deleted(self, task_id: str) -> None:
+        """Return at once: what was taken is gone."""
+
     def _receive(self, message: Message) -> None:
         self.received += 1
         try:

@@ -110,7 +110,14 @@ class Lifetime:
             else Drain(self.waiters, hooks.queue_for, reports.read)
         )
         self._reads = not store_only
-        self.lookup = Lookup(self.sessions, self.waiters, hooks.queue_for, reports.read, rpc_timeout=limits.rpc_timeout)
+        self.lookup = Lookup(
+            self.sessions,
+            self.waiters,
+            hooks.queue_for,
+            reports.read,
+            self._reader.deleted,
+            rpc_timeout=limits.rpc_timeout,
+        )
         self._state = State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()

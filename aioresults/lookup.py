@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from aioresults import states
 from aioresults.errors import BacklogLimitExceeded, DecodeError, NotFound, ResultTimeout
 from aioresults.messaging import Message, Queue
 from aioresults.results import ResultMeta
-from aioresults.sessions import Sessions
+from aioresults.sessions import Sessions, limited
 from aioresults.transport.base import Channel
 from aioresults.waiters import Waiter, Waiters
 
@@ -85,6 +85,7 @@ class Lookup:
 
     Args:
         queue_for: the queue that holds the reports of a task, or None when it has none of its own.
+        deleted: returns when a result that was taken is off the broker.
         rpc_timeout: seconds to wait for a session.
     """
 
@@ -94,9 +95,11 @@ class Lookup:
         waiters: Waiters,
         queue_for: Callable[[str], Queue | None],
         read: Read,
+        deleted: Callable[[str], Awaitable[None]],
         *,
         rpc_timeout: float,
     ) -> None:
+        self._deleted = deleted
         self._sessions = sessions
         self._waiters = waiters
         self._queue_for = queue_for
@@ -161,4 +164,6 @@ class Lookup:
         queue = self._queue_for(task_id)
         if queue is not None:
             session = await self._sessions.wait(self._rpc_timeout)
+            async with limited(self._rpc_timeout):
+                await self._deleted(task_id)
             await session.run(queue.delete)

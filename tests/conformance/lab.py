@@ -134,6 +134,17 @@ class Raw:
         queue = backend.queue_for(task_id)
         await eventually(consumed)
 
+    async def left(self, backend: AMQPBackend, *task_ids: str) -> None:
+        """Return when `backend` waits for nothing, and the broker has done what it does when these are left.
+
+        A result that is stored while the broker deletes an auto_delete queue is lost; so it is in Celery.
+        """
+        await waiting_for(backend, 0)
+        for task_id in task_ids:
+            queue = backend.queue_for(task_id)
+            if queue is not None and queue.auto_delete:
+                await self.gone(backend, task_id)
+
     async def gone(self, backend: AMQPBackend, task_id: str) -> None:
         """Return when the broker has nothing of a task."""
         queue = backend.queue_for(task_id)

@@ -159,13 +159,13 @@ class TestLooking:
         assert (await caller.get_task_meta(task_id)).result == "done"
 
     async def test_after_the_result_was_taken_it_is_remembered_here(
-        self, caller: AMQPBackend, third: AMQPBackend, store: Store
+        self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
     ) -> None:
         task_id = new_id()
         await store(task_id, 1)
         await caller.wait_for(task_id, timeout=5)
         assert (await caller.get_task_meta(task_id)).result == 1
-        await waiting_for(caller, 0)
+        await raw.gone(caller, task_id)
         assert (await third.get_task_meta(task_id)).status == "PENDING"
 
     async def test_what_cannot_be_read_is_told_and_dropped(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
@@ -195,22 +195,22 @@ class TestLooking:
 
 @where(by_id=True)
 class TestReload:
-    async def test_asks_the_broker_again(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_asks_the_broker_again(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         await store(task_id, 1)
         await caller.wait_for(task_id, timeout=5)
-        await waiting_for(caller, 0)
+        await raw.gone(caller, task_id)
         assert (await caller.reload_task_result(task_id)).status == "PENDING"
         with pytest.raises(ResultTimeout):
             await caller.wait_for(task_id, timeout=0)
         await store(task_id, 2)
         assert (await caller.reload_task_result(task_id)).result == 2
 
-    async def test_shows_another_process_s_new_result(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_shows_another_process_s_new_result(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         await store(task_id, "old")
         assert await caller.wait_for(task_id, timeout=5) == "old"
-        await waiting_for(caller, 0)
+        await raw.gone(caller, task_id)
         await store(task_id, "new")
         assert (await caller.get_task_meta(task_id)).result == "old"
         assert (await caller.reload_task_result(task_id)).result == "new"
@@ -261,12 +261,25 @@ class TestForget:
 
     async def test_the_id_may_start_anew(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
-        for turn in range(3):
+        for turn in range(10):
             await store(task_id, turn)
             assert await caller.wait_for(task_id, timeout=5) == turn
             await caller.forget(task_id)
-            await waiting_for(caller, 0)
         assert (await caller.get_task_meta(task_id)).status == "PENDING"
+
+    async def test_waiting_anew_at_once(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        task_id = new_id()
+        for turn in range(5):
+            before = asyncio.create_task(caller.wait_for(task_id))
+            await raw.waited_for(caller, task_id)
+            await caller.forget(task_id)
+            after = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+            with pytest.raises(ResultForgotten):
+                await before
+            await raw.waited_for(caller, task_id)
+            await store(task_id, turn)
+            assert await after == turn
+            await caller.forget(task_id)
 
     @where(by_id=True, history=True)
     async def test_a_lower_state_counts_after_it(self, caller: AMQPBackend, store: Store) -> None:
@@ -290,6 +303,8 @@ class TestForget:
         await caller.forget(there)
         await raw.gone(caller, there)
         assert (await caller.get_task_meta(there)).status == "PENDING"
+        with pytest.raises(ResultTimeout):
+            await caller.wait_for(there, timeout=0.1)
 
 
 #: Reports in the order they are stored, and the one that counts.

@@ -103,14 +103,14 @@ class TestAwaited:
         assert error.pending == [asked[0], asked[2]]
         assert str(error) == "1 of 3 results within 0.5 s"
 
-    async def test_what_a_timeout_hands_over_is_taken(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_what_a_timeout_hands_over_is_taken(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         there, missing = ids(2)
         await store(there, "there")
         with pytest.raises(ResultTimeout) as caught:
             await caller.get_many([there, missing], timeout=0.5)
         assert list(caught.value.done) == [there]
         assert await caller.wait_for(there, timeout=0) == "there"
-        await waiting_for(caller, 0)
+        await raw.left(caller, missing)
         await store(missing, "late")
         assert list(await caller.get_many([there, missing], timeout=5)) == [there, missing]
 
@@ -174,14 +174,13 @@ class TestIterated:
             await store(second, 2)
             assert (await anext(pairs))[0] == second
 
-    async def test_a_loop_that_ends_early_can_be_begun_again(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_a_loop_that_ends_early_can_be_begun_again(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         asked = ids(3)
         await store(asked[1], 1)
         async for task_id, _ in caller.get_many(asked, timeout=5):
             assert task_id == asked[1]
             break
-        await eventually(lambda: caller.stats()["waiting"] == 0)
-        await waiting_for(caller, 0)
+        await raw.left(caller, asked[0], asked[2])
         await store(asked[0], 0)
         await store(asked[2], 2)
         again = {task_id: meta.result async for task_id, meta in caller.get_many(asked, timeout=5)}
@@ -220,13 +219,13 @@ class TestIterated:
             await _collect(seen, caller, [missing, there], timeout=0)
         assert (seen, caught.value.pending) == ([there], [missing])
 
-    async def test_a_cancelled_step_loses_nothing(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_a_cancelled_step_loses_nothing(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         asked = ids(2)
         many = asyncio.create_task(_collect([], caller, asked))
         await waiting_for(caller, 2)
         many.cancel()
         await asyncio.wait([many])
-        await waiting_for(caller, 0)
+        await raw.left(caller, *asked)
         for task_id in asked:
             await store(task_id, 1)
         assert len([pair async for pair in caller.get_many(asked, timeout=5)]) == 2

@@ -165,7 +165,7 @@ class TestCancelling:
         waiter = await waiting(caller, task_id, raw)
         await cancel(waiter)
         assert waiter.cancelled()
-        await waiting_for(caller, 0)
+        await raw.left(caller, task_id)
         await store(task_id, "late")
         assert await third.wait_for(task_id, timeout=5) == "late"
 
@@ -203,13 +203,13 @@ class TestCancelling:
                 await store(task_id, task_id)
         assert results == {task_id: task_id for task_id in ids}
 
-    async def test_in_an_anyio_scope(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_in_an_anyio_scope(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         with anyio.move_on_after(0.05) as scope:
             await caller.wait_for(task_id)
         assert scope.cancelled_caught
         assert caller.stats()["waiting"] == 0
-        await waiting_for(caller, 0)
+        await raw.left(caller, task_id)
         await store(task_id, "after")
         assert await caller.wait_for(task_id, timeout=5) == "after"
 
@@ -280,12 +280,12 @@ class TestTimeouts:
         assert await waiter == "some day"
 
     @where(by_id=True)
-    async def test_a_timed_out_wait_can_be_repeated(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_a_timed_out_wait_can_be_repeated(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         for _ in range(5):
             with pytest.raises(ResultTimeout):
                 await caller.wait_for(task_id, timeout=0.01)
-        await waiting_for(caller, 0)
+        await raw.left(caller, task_id)
         await store(task_id, "finally")
         assert await caller.wait_for(task_id, timeout=5) == "finally"
 
@@ -394,13 +394,13 @@ class TestCache:
         assert caller.stats()["cached"] == 1
 
     @where(by_id=True)
-    async def test_without_it_the_broker_is_asked(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_without_it_the_broker_is_asked(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         await store(task_id, 1)
         assert await caller.wait_for(task_id, timeout=5) == 1
         with pytest.raises(ResultTimeout):
             await caller.wait_for(task_id, timeout=0.1, cache=False)
-        await waiting_for(caller, 0)
+        await raw.left(caller, task_id)
         await store(task_id, 2)
         assert await caller.wait_for(task_id, timeout=5, cache=False) == 2
         assert await caller.wait_for(task_id) == 2

@@ -111,7 +111,7 @@ class TestWatch:
             assert meta.status == "STARTED"
             break
         await store_soon
-        await waiting_for(caller, 0)
+        await raw.left(caller, task_id)
         await store(task_id, "later")
         assert await caller.wait_for(task_id, timeout=5) == "later"
 

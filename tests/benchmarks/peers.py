@@ -1,0 +1,158 @@
+"""Ways to get results from a worker to a caller: one class each, and one entry in ``PEERS``.
+
+A peer lives in two processes, an instance in each. What it imports stays inside its methods, so that one that is not
+installed costs only itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import types
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, Final
+
+#: What a task returns here: the result's document is about 200 bytes.
+VALUE: Final = {"x": list(range(20)), "name": "some value"}
+
+
+class Peer:
+    """One way of carrying results. Override what is needed.
+
+    Args:
+        url: the broker's.
+    """
+
+    #: Modules without which this peer cannot run.
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Return which of ``needs`` are not installed."""
+        return [name for name in cls.needs if importlib.util.find_spec(name) is None]
+
+    async def open_caller(self) -> Any:
+        """Connect the caller; return what the worker must know, as JSON."""
+
+    async def collect(self, task_ids: list[str]) -> list[Any]:
+        """Return the values of tasks whose ids the worker hears now. Several calls run at the same time."""
+        raise NotImplementedError
+
+    async def open_worker(self, address: Any) -> None:
+        """Connect the worker."""
+
+    async def store(self, task_ids: list[str]) -> None:
+        """Store ``VALUE`` for every id. Several calls run at the same time."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+class AioResults(Peer):
+    """This package; a subclass says which routing and which settings."""
+
+    routing: ClassVar[str]
+    settings: ClassVar[dict[str, Any]] = {}
+
+    async def _open(self, *, store_only: bool) -> None:
+        import aioresults
+
+        self.backend = aioresults.AMQPBackend(
+            self.url,
+            routing=getattr(aioresults, self.routing)(),
+            serializer="msgpack",
+            expires=600,
+            store_only=store_only,
+            max_cached_results=0,
+            **self.settings,
+        )
+        await self.backend.open()
+
+    async def open_caller(self) -> str | None:
+        await self._open(store_only=False)
+        return self.backend.reply_to
+
+    async def collect(self, task_ids: list[str]) -> list[Any]:
+        return [meta.result for meta in (await self.backend.get_many(task_ids)).values()]
+
+    async def open_worker(self, address: str | None) -> None:
+        from aioresults import Request
+
+        await self._open(store_only=True)
+        self.request = Request(reply_to=address)
+
+    async def store(self, task_ids: list[str]) -> None:
+        store = self.backend.store_result
+        await asyncio.gather(*(store(task_id, VALUE, request=self.request) for task_id in task_ids))
+
+    async def close(self) -> None:
+        await self.backend.close()
+
+
+class AioResultsPerTask(AioResults):
+    """A queue per task, persistent messages."""
+
+    routing = "QueuePerTask"
+
+
+class AioResultsPerTaskTransient(AioResultsPerTask):
+    """A queue per task, transient messages."""
+
+    settings: ClassVar[dict[str, Any]] = {"persistent": False}
+
+
+class CeleryAMQP(Peer):
+    """celery-amqp-backend: ``store_result``, ``ResultSet.join_native``."""
+
+    needs = ("celery", "celery_amqp_backend")
+    backend = "celery_amqp_backend.AMQPBackend://"
+
+    def _open(self) -> None:
+        from celery import Celery
+
+        # It blocks, and is used from one thread at a time.
+        self.thread = ThreadPoolExecutor(1)
+        self.app: Any = Celery("benchmark", broker=self.url, backend=self.backend)
+        self.app.conf.result_expires = 600
+
+    async def open_caller(self) -> Any:
+        self._open()
+        return getattr(self.app.backend, "oid", None)
+
+    async def collect(self, task_ids: list[str]) -> list[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self.thread, self._join, task_ids)
+
+    def _join(self, task_ids: list[str]) -> list[Any]:
+        from celery.result import AsyncResult, ResultSet
+
+        handles = [AsyncResult(task_id, app=self.app) for task_id in task_ids]
+        values: list[Any] = ResultSet(handles, app=self.app).join_native(timeout=60)
+        return values
+
+    async def open_worker(self, address: Any) -> None:
+        self._open()
+        self.address = address
+
+    async def store(self, task_ids: list[str]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.thread, self._store, task_ids)
+
+    def _store(self, task_ids: list[str]) -> None:
+        for task_id in task_ids:
+            request = types.SimpleNamespace(
+                reply_to=self.address, correlation_id=task_id, id=task_id, group=None, children=[], parent_id=None
+            )
+            self.app.backend.store_result(task_id, VALUE, "SUCCESS", request=request)
+
+    async def close(self) -> None:
+        self.thread.shutdown()
+
+
+PEERS: Final[dict[str, type[Peer]]] = {
+    "aioresults-per-task": AioResultsPerTask,
+    "aioresults-per-task-transient": AioResultsPerTaskTransient,
+    "celery-amqp-backend": CeleryAMQP,
+}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from aioresults.errors import (
@@ -116,6 +116,12 @@ class Lane:
                 batch.append(report)
             waiting.popleft()
         self.in_flight = batch
+        return withdrawn
+
+    def withdraw(self) -> int:
+        """Take out of flight the reports whose callers have left; return how many."""
+        kept = [report for report in self.in_flight if not report.stored.done()]
+        withdrawn, self.in_flight = len(self.in_flight) - len(kept), kept
         return withdrawn
 
     def unload(self, keep: int) -> None:
@@ -289,6 +295,9 @@ class Outbox:
                     raise _not_stored(lane.in_flight) from error
                 self.retried += 1
             await self._pause(delay)
+            self._release(lane.withdraw())
+            if not lane.in_flight:
+                return
 
     async def _pause(self, delay: float) -> None:
         """Wait ``delay`` seconds, less when a lost session is followed by a new one meanwhile."""
@@ -341,17 +350,22 @@ class Outbox:
             raise ChannelClosed(error.reply_code, error.reply_text) from error
 
     async def flush(self) -> None:
-        """Return when everything that was put so far is stored or has failed."""
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        """Return when everything that was stored so far, and whose caller waits, is confirmed or has failed."""
+        while pending := [future for future in self._pending() if not future.done()]:
+            await asyncio.wait(pending)
+
+    def _pending(self) -> Iterator[asyncio.Future[None]]:
+        yield from itertools.chain.from_iterable(self._blocked.values())
+        for lane in self._lanes.values():
+            yield from (report.stored for report in (*lane.in_flight, *lane.waiting))
 
     async def stop(self) -> None:
-        """Give up what is not confirmed: those who wait for it get ``BackendClosed``."""
+        """Give up what is not confirmed: those who wait for it, or to be let in, get ``BackendClosed``."""
+        turns, self._blocked = [*itertools.chain.from_iterable(self._blocked.values())], {}
+        for turn in turns:
+            if not turn.done():
+                turn.set_exception(BackendClosed("the backend was closed before the result could be sent"))
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for turn in itertools.chain.from_iterable(self._blocked.values()):
-            if not turn.done():
-                turn.set_exception(BackendClosed("the backend was closed before the result could be sent"))

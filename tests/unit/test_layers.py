@@ -30,7 +30,7 @@ AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}
 AMQP_SEAM = "aioresults.transport.amqp"  # a module, or a package of that name
 DEPENDENCIES = {"aio_pika", "aiormq", "anyio", "msgpack"}
 #: Extras, and what the standard library has only since 3.14 (`compression`): imported when they are wanted.
-OPTIONAL = {"serialization": {"backports", "compression", "pydantic", "yaml"}}
+OPTIONAL = {"serialization": {"backports", "compression", "msgspec", "pydantic", "yaml"}}
 MAX_MODULE = 400  # lines
 MAX_FUNCTION = 50  # lines of the body, docstring not counted
 

@@ -40,7 +40,7 @@ from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, ReplyQueue
 from aioresults.serialization import Serializers
 
-__all__ = [
+__all__ = [  # noqa: RUF022  # grouped as a reader looks for them
     # What users hold
     "AMQPBackend",
     "AsyncResult",

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aioresults.results import ResultMeta
 
 if TYPE_CHECKING:
     from aioresults.backend import AMQPBackend
 
+T = TypeVar("T")
 
-class AsyncResult:
+
+class AsyncResult(Generic[T]):
     """The result of ``task_id``, wherever it is now; ``await`` it for the value.
 
     Holds no state of its own: equal to every other handle on the same task, cheap to make and to throw away.
+
+    Args:
+        type: what the value is converted to, as in ``AMQPBackend.wait_for``.
     """
 
-    __slots__ = ("_backend", "task_id")
+    __slots__ = ("_backend", "_type", "task_id")
 
-    def __init__(self, task_id: str, backend: AMQPBackend) -> None:
+    def __init__(self, task_id: str, backend: AMQPBackend, type: type[T] | None = None) -> None:
         self.task_id = task_id
         self._backend = backend
+        self._type = type
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, T]:
         return self.get().__await__()
 
     def __eq__(self, other: object) -> bool:
@@ -40,9 +46,10 @@ class AsyncResult:
         """The task id (Celery's name for it)."""
         return self.task_id
 
-    async def get(self, timeout: float | None = None, propagate: bool = True) -> Any:
+    async def get(self, timeout: float | None = None, propagate: bool = True) -> T:
         """Wait for the value; see ``AMQPBackend.wait_for``."""
-        return await self._backend.wait_for(self.task_id, timeout=timeout, propagate=propagate)
+        value: Any = self._type
+        return await self._backend.wait_for(self.task_id, timeout, propagate=propagate, type=value)
 
     async def meta(self) -> ResultMeta:
         """Return the latest report without waiting; see ``AMQPBackend.get_task_meta``."""

@@ -10,34 +10,36 @@ from __future__ import annotations
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from aioresults import checks, messaging, states
-from aioresults.errors import BacklogLimitExceeded, ConfigurationError
+from aioresults.errors import BacklogLimitExceeded
 from aioresults.lifetime import Lifetime
 from aioresults.limits import Limits
 from aioresults.lookup import DEFAULT_BACKLOG_LIMIT
 from aioresults.many_results import ManyResults, OnMessage
-from aioresults.marks import Marks
 from aioresults.observer import Observer
-from aioresults.recording import Recording
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
-from aioresults.routing import Destination, QueuePerTask, Routing, RoutingOptions
+from aioresults.routing import QueuePerTask, Routing, RoutingOptions
 from aioresults.serialization import Codec, Serializers
+from aioresults.serialization.conversion import convert
 from aioresults.sessions import Session
+from aioresults.storing import Storing
 from aioresults.transport import Channel, transport_for
 from aioresults.waiters import Waiter
 from aioresults.watch import watch
 
+T = TypeVar("T")
 
-class AMQPBackend(Marks):
+
+class AMQPBackend(Storing):
     """Stores and awaits task results over RabbitMQ.
 
     Args:
-        url: ``amqp://`` or ``amqps://``; a sequence of such for the nodes of one cluster; or ``memory://NAME``, a broker
-            inside this process.
+        url: ``amqp://`` or ``amqps://``; a sequence of such for the nodes of one cluster; or ``memory://NAME``, a
+            broker inside this process.
         connection: instead of ``url``, a callable that opens an aio-pika connection.
         exchange, exchange_type, auto_delete: as in Celery; None means what the routing prefers.
         persistent: results survive a restart of the broker; False sends transient messages (delivery mode 1).
@@ -136,7 +138,6 @@ class AMQPBackend(Marks):
             retry_policy=self.retry_policy, unroutable=unroutable, expires=kept, store_only=store_only,
         )  # fmt: skip
         self._waiters = self._lifetime.waiters
-        self._outbox = self._lifetime.outbox
         self._lookup = self._lifetime.lookup
 
     def __repr__(self) -> str:
@@ -214,52 +215,37 @@ class AMQPBackend(Marks):
         self._lifetime.check_reads()
         return self._routing.reply_to
 
-    # Storing
-
-    async def store_result(
-        self,
-        task_id: str,
-        result: Any,
-        status: str = states.SUCCESS,
-        traceback: str | None = None,
-        request: Any | None = None,
-        **extra: Any,
-    ) -> Any:
-        """Store one state report, and return ``result`` when the broker has confirmed it.
-
-        Args:
-            result: the return value, an exception for FAILURE, RETRY and REVOKED, or any report.
-            status: a known state, or your own, such as ``PROGRESS``.
-            traceback: the text of a traceback.
-            request: a ``Request``, or anything with some of its attributes.
-            extra: further fields of the report.
-
-        Raises:
-            EncodeError: the serializer cannot write it; nothing was sent.
-            StoreError: it cannot be stored: too large, or not routed.
-            BrokerUnavailable: not stored within the retry policy, or nobody knows; the last error is the cause.
-            ChannelError: the broker refused the queue, for example one that exists with other arguments.
-
-        Cancelled: withdrawn if it was not sent yet, else stored or unknown, never half.
-        """
-        self._lifetime.check()
-        routing_key, correlation_id = self.destination_for(task_id, request)
-        destination = Destination(self._exchange, routing_key)
-        meta = ResultMeta.of(task_id, result, checks.non_empty("a status", status), traceback, request, extra)
-        document = self._reports.write(meta, correlation_id)
-        if self._outbox.is_full(destination):
-            await self._outbox.room(destination)
-        await self._outbox.put(destination, task_id, correlation_id, document)
-        return result
-
-    def recording(self, task_id: str, request: Any | None = None) -> Recording:
-        """Return an async context manager that stores STARTED, and then what came of its body."""
-        return Recording(self, task_id, request)
-
     # Waiting
 
+    def _check_wait(self, task_id: str, timeout: float | None) -> float | None:
+        self._lifetime.check_reads()
+        self.rkey(task_id)
+        return checks.timeout(timeout)
+
+    @overload
     async def wait_for(
         self, task_id: str, timeout: float | None = None, cache: bool = True, propagate: bool = True
+    ) -> Any: ...
+
+    @overload
+    async def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        cache: bool = True,
+        propagate: bool = True,
+        *,
+        type: type[T],
+    ) -> T: ...
+
+    async def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        cache: bool = True,
+        propagate: bool = True,
+        *,
+        type: Any = None,
     ) -> Any:
         """Wait for the result of a task, take it, and return its value.
 
@@ -267,9 +253,11 @@ class AMQPBackend(Marks):
             timeout: seconds; None for no limit, 0 for one look.
             cache: whether a result that was taken before in this process will do.
             propagate: raise the task's error when it failed or was revoked, instead of returning it.
+            type: what the value is converted to: a dataclass, TypedDict, pydantic model, container of these, ...
 
         Raises:
             ResultTimeout: the deadline passed.
+            DecodeError: the result cannot be read, or is not of ``type``; it is taken all the same.
             RemoteError, TaskRevoked, or the task's own exception: with ``propagate``.
             ResultForgotten: deleted meanwhile, or taken by another process.
             BrokerRefused, ChannelError: the broker will not let us wait.
@@ -277,27 +265,23 @@ class AMQPBackend(Marks):
 
         Cancelling is safe: the result stays with the broker for whoever asks next.
         """
+        limit = self._check_wait(task_id, timeout)
         if cache and (known := self._waiters.ready(task_id)) is not None:
-            return known.value(propagate)
-        self._lifetime.check_reads()
-        self.rkey(task_id)
-        limit = checks.timeout(timeout)
+            return _outcome(known, propagate, type)
         if limit == 0:
-            return (await self._lookup.take(task_id)).value(propagate)
+            return _outcome(await self._lookup.take(task_id), propagate, type)
         waiter = Waiter(self._waiters, task_id, limit)
         try:
             meta = await waiter
             waiter.take()
         finally:
             waiter.leave()
-        return meta.value(propagate)
+        return _outcome(meta, propagate, type)
 
     async def consume(self, task_id: str, timeout: float | None = None) -> ResultMeta:
-        """Wait for the ready report of a task and take it; as ``wait_for`` without its cache, and nothing propagates."""
+        """Wait for the ready report of a task and take it; ``wait_for`` without cache and propagation."""
         # Not shared with wait_for: one more coroutine would cost each wait 230 bytes.
-        self._lifetime.check_reads()
-        self.rkey(task_id)
-        limit = checks.timeout(timeout)
+        limit = self._check_wait(task_id, timeout)
         if limit == 0:
             return await self._lookup.take(task_id)
         waiter = Waiter(self._waiters, task_id, limit)
@@ -336,9 +320,7 @@ class AMQPBackend(Marks):
 
         Leaving the loop, or cancelling it, is safe. Reports that are not ready are consumed by who sees them.
         """
-        self._lifetime.check_reads()
-        self.rkey(task_id)
-        return watch(self._waiters, task_id, checks.timeout(timeout), self._lookup.take)
+        return watch(self._waiters, task_id, self._check_wait(task_id, timeout), self._lookup.take)
 
     async def drain_events(self, timeout: float | None = None) -> dict[str, ResultMeta]:
         """Wait until at least one ready report arrives here, and return ``{task_id: meta}`` of those that did.
@@ -396,3 +378,9 @@ class AMQPBackend(Marks):
     def stats(self) -> dict[str, int | bool | str]:
         """Return figures for logs and health checks; plain values, cheap."""
         return self._lifetime.stats()
+
+
+def _outcome(meta: ResultMeta, propagate: bool, type: Any) -> Any:
+    """Return the value of a ready report, as a ``type`` if it is a success and one was asked for."""
+    value = meta.value(propagate)
+    return value if type is None or meta.is_failure else convert(value, type)

@@ -63,7 +63,7 @@ class BrokerUnavailable(AioResultsError, ConnectionError):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """The broker answered and refuses this client: wrong credentials, no such vhost, TLS. Trying again does not help."""
+    """The broker refuses this client: wrong credentials, no such vhost, TLS. Trying again does not help."""
 
 
 class BackendClosed(AioResultsError):

@@ -297,7 +297,7 @@ class Outbox:
             await self._pause(delay)
             self._release(lane.withdraw())
             if not lane.in_flight:
-                return
+                return None
 
     async def _pause(self, delay: float) -> None:
         """Wait ``delay`` seconds, less when a lost session is followed by a new one meanwhile."""

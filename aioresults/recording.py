@@ -6,9 +6,10 @@ import os
 import platform
 import traceback
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from aioresults.marks import Marks
+if TYPE_CHECKING:
+    from aioresults.storing import Storing
 
 
 class Recording:
@@ -18,7 +19,7 @@ class Recording:
     is stored, so the task may be run again, and the cancellation goes on. An error while storing the outcome is raised.
     """
 
-    def __init__(self, backend: Marks, task_id: str, request: Any | None) -> None:
+    def __init__(self, backend: Storing, task_id: str, request: Any | None) -> None:
         self._backend = backend
         self._task_id = task_id
         self._request = request

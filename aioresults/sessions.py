@@ -96,27 +96,25 @@ class Session:
 
     A connection that publishes is blocked by the broker's alarms, and its RPCs with it, so what is consumed has a
     connection of its own.
+
+    Args:
+        connections: one to publish, and one to consume if anything is; a further one is added when it is needed.
     """
 
-    def __init__(
-        self, transport: Transport, publishing: Connection, consuming: Connection | None, rpc_timeout: float
-    ) -> None:
+    def __init__(self, transport: Transport, connections: list[Connection], rpc_timeout: float) -> None:
         self._transport = transport
-        self._publishing = publishing
-        self._consuming = consuming
+        self._connections = connections
+        self._publishing, self._consuming = connections[0], connections[-1]
         self._rpc_timeout = rpc_timeout
-        self._publish_pool = ChannelPool(publishing, rpc_timeout)
-        self._consume_pool = ChannelPool(consuming, rpc_timeout) if consuming else self._publish_pool
+        self._publish_pool = self._consume_pool = ChannelPool(self._publishing, rpc_timeout)
+        if self._consuming is not self._publishing:
+            self._consume_pool = ChannelPool(self._consuming, rpc_timeout)
         self._publisher: Channel | None = None
         self._apart: Connection | None = None
         self._opening = asyncio.Lock()
         self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
-        for connection in self._connections:
+        for connection in connections:
             connection.on_close(self._on_close)
-
-    @property
-    def _connections(self) -> list[Connection]:
-        return [self._publishing] if self._consuming is None else [self._publishing, self._consuming]
 
     def _on_close(self, reason: BaseException) -> None:
         if not self.lost.done():
@@ -139,9 +137,8 @@ class Session:
 
     async def consumer(self, prefetch_count: int) -> Channel:
         """Open a channel for consumers of at most ``prefetch_count`` unacknowledged messages each."""
-        connection = self._consuming or self._publishing
         async with limited(self._rpc_timeout):
-            channel = await connection.channel()
+            channel = await self._consuming.channel()
             await channel.basic_qos(prefetch_count)
         return channel
 
@@ -154,12 +151,12 @@ class Session:
         async with self._opening, limited(self._rpc_timeout):
             if self._apart is None or self._apart.is_closed:
                 self._apart = await self._transport.connect()
+                self._connections.append(self._apart)
             return await self._apart.channel()
 
     async def close(self) -> None:
         """Close the connections; they bound how long that takes."""
-        connections = [*self._connections, *([self._apart] if self._apart else [])]
-        await asyncio.gather(*(connection.close() for connection in connections))
+        await asyncio.gather(*(connection.close() for connection in self._connections))
 
 
 class Sessions:
@@ -235,11 +232,10 @@ class Sessions:
         connections: list[Connection] = []
         try:
             async with limited(self._connect_timeout):
-                for _ in range(1 if self._store_only else 2):
+                connections.append(await self._transport.connect())
+                if not self._store_only:
                     connections.append(await self._transport.connect())
-                session = Session(
-                    self._transport, connections[0], None if self._store_only else connections[1], self._rpc_timeout
-                )
+                session = Session(self._transport, connections, self._rpc_timeout)
                 await self._prepare(session)
             return session
         except BaseException:

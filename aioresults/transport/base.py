@@ -11,7 +11,7 @@ Rules that both keep, and that the layers above rely on:
   was pending on that channel and every later one. A ``CancelledError`` is only ever the caller's own cancellation.
 - Cancelling a call, or letting it time out, never closes the channel and never disturbs another call: the operation
   runs to its end in the background and its outcome is dropped. The one exception is ``basic_get``: see there.
-- Callbacks (``on_message``, ``on_cancel``, ``on_close``) are plain functions, run in the event loop, and only hand over.
+- Callbacks (``on_message``, ``on_cancel``, ``on_close``) are plain functions, run in the event loop, and do not wait.
   They are called in order, never from inside a call of the port, and not after their channel or connection is closed.
 - No timeouts in here: those who call set them.
 """

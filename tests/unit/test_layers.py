@@ -18,7 +18,7 @@ PACKAGE = Path(tests.__file__).parents[1] / "aioresults"
 #: From the top down: a module may import its own layer, without a cycle, and those below.
 LAYERS = (
     {"contrib"},
-    {"backend", "async_result", "group_result", "many_results", "marks", "observer", "recording", "watch"},
+    {"backend", "async_result", "group_result", "many_results", "observer", "recording", "storing", "watch"},
     {"lifetime", "drain", "inbox", "lookup", "outbox", "reports", "sessions"},
     {"routing"},
     {"messaging"},

@@ -1,0 +1,104 @@
+"""The half of a backend that stores: what a worker calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aioresults import checks, states
+from aioresults.errors import TaskRevoked
+from aioresults.lifetime import Lifetime
+from aioresults.recording import Recording
+from aioresults.reports import Reports
+from aioresults.results import ResultMeta
+from aioresults.routing import Destination
+
+
+class Storing:
+    """``store_result``, and Celery's named ways to call it, which raise what it raises."""
+
+    _lifetime: Lifetime
+    _reports: Reports
+    #: The exchange that reports are published to.
+    _exchange: str
+
+    def destination_for(self, task_id: str, request: Any | None = None) -> tuple[str, str]:
+        """Return routing key and correlation id of a report about ``task_id``."""
+        raise NotImplementedError
+
+    async def store_result(
+        self,
+        task_id: str,
+        result: Any,
+        status: str = states.SUCCESS,
+        traceback: str | None = None,
+        request: Any | None = None,
+        **extra: Any,
+    ) -> Any:
+        """Store one state report, and return ``result`` when the broker has confirmed it.
+
+        Args:
+            result: the return value, an exception for FAILURE, RETRY and REVOKED, or any report.
+            status: a known state, or your own, such as ``PROGRESS``.
+            traceback: the text of a traceback.
+            request: a ``Request``, or anything with some of its attributes.
+            extra: further fields of the report.
+
+        Raises:
+            EncodeError: the serializer cannot write it; nothing was sent.
+            StoreError: it cannot be stored: too large, or not routed.
+            BrokerUnavailable: not stored within the retry policy, or nobody knows; the last error is the cause.
+            ChannelError: the broker refused the queue, for example one that exists with other arguments.
+
+        Cancelled: withdrawn if it was not sent yet, else stored or unknown, never half.
+        """
+        self._lifetime.check()
+        routing_key, correlation_id = self.destination_for(task_id, request)
+        destination = Destination(self._exchange, routing_key)
+        meta = ResultMeta.of(task_id, result, checks.non_empty("a status", status), traceback, request, extra)
+        document = self._reports.write(meta, correlation_id)
+        if self._lifetime.outbox.is_full(destination):
+            await self._lifetime.outbox.room(destination)
+        await self._lifetime.outbox.put(destination, task_id, correlation_id, document)
+        return result
+
+    def recording(self, task_id: str, request: Any | None = None) -> Recording:
+        """Return an async context manager that stores STARTED, and then what came of its body."""
+        return Recording(self, task_id, request)
+
+    async def mark_as_started(self, task_id: str, request: Any | None = None, **meta: Any) -> None:
+        """Store STARTED; ``meta`` is what it reports, by Celery's custom ``pid`` and ``hostname``."""
+        await self.store_result(task_id, meta, states.STARTED, request=request)
+
+    async def mark_as_done(
+        self, task_id: str, result: Any, request: Any | None = None, state: str = states.SUCCESS
+    ) -> None:
+        """Store SUCCESS."""
+        await self.store_result(task_id, result, state, request=request)
+
+    async def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any | None = None,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Store FAILURE with the exception, and the text of its traceback."""
+        await self.store_result(task_id, exc, state, traceback, request)
+
+    async def mark_as_retry(
+        self,
+        task_id: str,
+        exc: BaseException | None,
+        traceback: str | None = None,
+        request: Any | None = None,
+        state: str = states.RETRY,
+    ) -> None:
+        """Store RETRY with the exception that made the task try again, if one did."""
+        await self.store_result(task_id, exc, state, traceback, request)
+
+    async def mark_as_revoked(
+        self, task_id: str, reason: str = "revoked", request: Any | None = None, state: str = states.REVOKED
+    ) -> None:
+        """Store REVOKED with the reason: ``revoked``, ``expired`` or ``terminated``."""
+        await self.store_result(task_id, TaskRevoked(reason), state, request=request)

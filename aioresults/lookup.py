@@ -24,9 +24,7 @@ DEFAULT_BACKLOG_LIMIT: Final = 1000
 Read = Callable[[Message], ResultMeta]
 
 
-async def look(
-    channel: Channel, queue: str, task_id: str, read: Read, *, backlog_limit: int, take: bool = False
-) -> ResultMeta | None:
+async def look(channel: Channel, queue: str, task_id: str, read: Read, *, backlog_limit: int) -> ResultMeta | None:
     """Return the report that counts among those in ``queue``, or None when there is none, or no queue.
 
     Reads on until the queue is empty. The report that counts goes back to the queue for the next reader, the others
@@ -35,7 +33,6 @@ async def look(
     Args:
         channel: one for this look alone; it is closed by the broker when there is no queue.
         backlog_limit: reports that may be read; one look at an empty queue is not one of them.
-        take: when the report is ready, delete the queue instead of returning the report to it.
 
     Raises:
         BacklogLimitExceeded: after ``backlog_limit`` reports the queue was not found empty.
@@ -67,13 +64,10 @@ async def look(
                 message.ack()
         else:
             raise BacklogLimitExceeded(task_id, backlog_limit)
-        if best is not None and take and best[1].is_ready and not foreign:
-            await channel.queue_delete(queue)
-            best[0].ack()
     except NotFound:
         return None
     finally:
-        for message in (*foreign, *((best[0],) if best is not None and not best[0].acknowledged else ())):
+        for message in (*foreign, *((best[0],) if best is not None else ())):
             message.requeue()
     if best is None and unreadable is not None:
         raise unreadable
@@ -130,33 +124,39 @@ class Lookup:
         raise ResultTimeout(0, [task_id])
 
     async def take_ready(self, task_ids: Sequence[str]) -> list[ResultMeta]:
-        """Look once for each task, take the ready reports that are there, and return them."""
-        found = await asyncio.gather(*map(self._take, task_ids))
-        return [meta for meta in found if meta is not None]
+        """Look once for each task, take the ready reports that are there, and return them.
 
-    async def _take(self, task_id: str) -> ResultMeta | None:
-        if task_id in self._waiters or self._queue_for(task_id) is None:
-            # What is here, or nowhere.
-            waiter = Waiter(self._waiters, task_id, None)
-            try:
-                if not waiter.done():
-                    return None
-                waiter.take()
-                return waiter.result()
-            finally:
-                waiter.leave()
-        seen = await self._look(task_id, DEFAULT_BACKLOG_LIMIT, take=True)
-        if seen is not None:
-            self._waiters.learn(seen)
-        return seen if seen is not None and seen.is_ready else None
+        Cancelled, or when one look fails, nothing is taken. Two processes that look at the same moment may both get it.
+        """
+        here = [each for each in task_ids if each in self._waiters or self._queue_for(each) is None]
+        elsewhere = set(task_ids).difference(here)
+        seen = await asyncio.gather(*(self._look(task_id, DEFAULT_BACKLOG_LIMIT) for task_id in elsewhere))
+        # Nothing waits from here on: what is taken is returned.
+        for meta in seen:
+            if meta is not None:
+                self._waiters.learn(meta)
+                if meta.is_ready:
+                    self._waiters.taken(meta.task_id)
+        found = (*seen, *map(self._take_here, here))
+        return [meta for meta in found if meta is not None and meta.is_ready]
 
-    async def _look(self, task_id: str, backlog_limit: int, *, take: bool = False) -> ResultMeta | None:
+    def _take_here(self, task_id: str) -> ResultMeta | None:
+        waiter = Waiter(self._waiters, task_id, None)
+        try:
+            if not waiter.done():
+                return None
+            waiter.take()
+            return waiter.result()
+        finally:
+            waiter.leave()
+
+    async def _look(self, task_id: str, backlog_limit: int) -> ResultMeta | None:
         queue = self._queue_for(task_id)
         if queue is None:
             return None
         session = await self._sessions.wait(self._rpc_timeout)
         return await session.run(
-            lambda channel: look(channel, queue.name, task_id, self._read, backlog_limit=backlog_limit, take=take)
+            lambda channel: look(channel, queue.name, task_id, self._read, backlog_limit=backlog_limit)
         )
 
     async def delete(self, task_id: str) -> None:

@@ -151,6 +151,11 @@ class Waiters:
             entry.taken = True
             self._remove(task_id, entry, listener)
 
+    def taken(self, task_id: str) -> None:
+        """Have what the broker holds of a task removed: a caller without a wait has its ready report."""
+        if self.on_change is not None:
+            self.on_change(task_id, True)
+
     def leave(self, task_id: str, listener: Listener) -> None:
         """End a wait that took nothing: cancelled, timed out, failed. Leaving twice, or after ``take``, is no error."""
         entry = self._entries.get(task_id)

@@ -251,7 +251,7 @@ class TestTimeouts:
         await store(task_id, "here")
         await arrived(caller, task_id)
         assert await caller.wait_for(task_id, timeout=0) == "here"
-        assert await raw.queue(caller.rkey(task_id)) is None
+        await eventually(lambda: raw.is_ready(caller.rkey(task_id), None))
 
     @where(by_id=True)
     async def test_zero_leaves_what_is_not_ready(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from aioresults.errors import (
+    AioResultsError,
     BrokerUnavailable,
     ChannelClosed,
     ChannelError,
@@ -135,6 +136,7 @@ class Drain:
         """Work until ``session`` is lost. Cancelled: stop at once; the broker has what is not taken."""
         self._subscriptions.clear()
         self._consumers = [None] * CHANNELS
+        self._changed = asyncio.Queue()  # of the last session; whatever still matters is noted again
         self._busy.clear()
         for task_id in (*self._taken, *self._waiters):
             self.on_change(task_id)
@@ -159,15 +161,25 @@ class Drain:
             self._busy[task_id] = False
             try:
                 await self._reconcile(session, task_id)
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, ChannelClosed) as error:
                 if not session.lost.done():
-                    # The broker is slow; the session lives.
-                    logger.warning("the queue of a task could not be attended to, trying again: %s", error)
-                    await asyncio.sleep(RETRY_INTERVAL)
-                    self.on_change(task_id)
+                    # The broker is slow, or the channel was closed by something else; the session lives.
+                    self._try_again(task_id, error)
+            except ChannelError as error:
+                if _NODE_DOWN in error.reply_text:
+                    self._try_again(task_id, error)
+                elif task_id in self._taken:
+                    logger.warning("the queue of task %r cannot be deleted: %s", task_id, error)
+                    self._settle(task_id)
+                else:
+                    self._waiters.fail(task_id, error)
             finally:
                 if self._busy.pop(task_id, False):
                     self.on_change(task_id)
+
+    def _try_again(self, task_id: str, error: AioResultsError) -> None:
+        logger.warning("the queue of task %r could not be attended to, trying again: %s", task_id, error)
+        asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.on_change, task_id)
 
     async def _reconcile(self, session: Session, task_id: str) -> None:
         queue = self._queue_for(task_id)
@@ -179,32 +191,28 @@ class Drain:
             self._settle(task_id)
         elif subscription is not None:
             if subscription.state is State.CANCELLED:
-                await self._resume(session, queue, subscription)
+                if await self._is_deleted(session, queue):
+                    self._waiters.fail(task_id, ResultForgotten(task_id))
+                    return
             elif task_id not in self._waiters:
                 await self._release(queue, subscription)
-            elif subscription.meta is not None:
-                # Everyone had left, and someone came back before the report was returned.
-                self._waiters.report(subscription.meta)
+            else:
+                self._offer(subscription)
         if task_id in self._waiters and queue.name not in self._subscriptions:
             await self._open(session, queue, task_id)
 
     async def _open(self, session: Session, queue: Queue, task_id: str) -> None:
-        try:
-            await session.run(queue.declare)
-        except ChannelError as error:
-            self._waiters.fail(task_id, error)
-            return
+        await session.run(queue.declare)
         consumer = await self._consumer(session)
         self._subscriptions[queue.name] = Subscription(task_id, consumer)
         try:
             await consumer.consume(queue.name)
-        except (NotFound, ChannelClosed):
-            # Deleted between the two calls, or the channel was closed by another call: look again.
-            self._subscriptions.pop(queue.name, None)
-            self.on_change(task_id)
         except ChannelError as error:
             self._subscriptions.pop(queue.name, None)
-            self._waiters.fail(task_id, error)
+            if not isinstance(error, (NotFound, ChannelClosed)):
+                raise
+            # Deleted between the two calls, or the channel was closed by another call: look again.
+            self.on_change(task_id)
 
     async def _consumer(self, session: Session) -> Consumer:
         """Return one of the shared consumers in turn, on a new channel where the last was closed."""
@@ -238,17 +246,25 @@ class Drain:
         finally:
             self._subscriptions.pop(queue.name, None)
 
-    async def _resume(self, session: Session, queue: Queue, subscription: Subscription) -> None:
-        """Consume again after the broker cancelled a consumer, unless the queue was deleted."""
+    async def _is_deleted(self, session: Session, queue: Queue) -> bool:
+        """Forget a consumer that the broker cancelled; return whether that was because the queue was deleted."""
         try:
             await session.run(lambda channel: channel.queue_declare(queue.name, passive=True))
         except NotFound as error:
             if _NODE_DOWN in error.reply_text:
-                await asyncio.sleep(RETRY_INTERVAL)
-                self.on_change(subscription.task_id)
-                return
-            self._waiters.fail(subscription.task_id, ResultForgotten(subscription.task_id))
+                raise
+            self._subscriptions.pop(queue.name, None)
+            return True
         self._subscriptions.pop(queue.name, None)
+        return False
+
+    def _offer(self, subscription: Subscription) -> None:
+        """Offer what was not returned yet to those who came after everyone had left."""
+        if subscription.meta is not None:
+            self._waiters.report(subscription.meta)
+        strays, subscription.strays = subscription.strays, None
+        for message in strays or ():
+            self._receive(message)
 
     async def deleted(self, task_id: str) -> None:
         """Return when the queue of a result that was taken is deleted; deleted later, it might hold a new one."""

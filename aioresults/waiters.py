@@ -126,10 +126,11 @@ class Waiters:
         if entry is None:
             latest, size = self._claim(task_id)
             entry = self._entries[task_id] = _Entry(latest, size, listener)
-            if self.on_change is not None:
-                self.on_change(task_id, False)
         else:
             entry.listeners.append(listener)
+        if self.on_change is not None:
+            # Also when others wait already: they may just have been told of an error, and not have left yet.
+            self.on_change(task_id, False)
         if entry.latest is not None:
             listener.on_report(entry.latest)
         elif self._unclaimed is not None and self._unclaimed.was_evicted(task_id):

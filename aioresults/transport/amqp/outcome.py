@@ -25,6 +25,7 @@ from aiormq.exceptions import (
     ConnectionClosed,
     ConnectionNotAllowed,
     DeliveryError,
+    InvalidFrameError,
     ProbableAuthenticationError,
     PublishError,
 )
@@ -119,6 +120,20 @@ def translate(error: BaseException | None, *, connection_lost: bool) -> AioResul
     return ChannelClosed()
 
 
+def _close_frame(error: BaseException) -> spec.Connection.Close | None:
+    """Return what the broker answered to Connection.Open: no such vhost, for example.
+
+    aiormq 7.2 drops it, and says only that it was not Connection.OpenOk; the call that raised still has it.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        for value in trace.tb_frame.f_locals.values():
+            if isinstance(value, spec.Connection.Close):
+                return value
+        trace = trace.tb_next
+    return None
+
+
 def translate_connect(error: BaseException) -> BrokerUnavailable:
     """Return what ``error``, raised while connecting, is in this package."""
     match error:
@@ -131,6 +146,8 @@ def translate_connect(error: BaseException) -> BrokerUnavailable:
         case ConnectionClosed():
             code = error.args[0] if len(error.args) > 1 else _CONNECTION_CODES.get(type(error))
             return connect_error(code, str(error.args[-1]) if error.args else "")
+        case InvalidFrameError() if (close := _close_frame(error)) is not None:
+            return connect_error(close.reply_code, close.reply_text or "")
     if isinstance(error.__cause__, ssl.SSLError) or isinstance(error, ssl.SSLError):
         return BrokerRefused(f"TLS: {error.__cause__ or error}")
     if isinstance(error, asyncio.IncompleteReadError):

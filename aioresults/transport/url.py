@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -36,7 +36,8 @@ def transport_for(
                 f"connection must be a callable that opens an aio-pika connection, not {connection!r}"
             )
         return AMQPTransport([], connection=connection)
-    urls = [url] if isinstance(url, str) else list(url)
+    given: object = url
+    urls: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if not urls:
         raise ConfigurationError("no URL: pass one, or a sequence of the URLs of one cluster")
     parts = [_parse(each) for each in urls]

@@ -171,7 +171,7 @@ class TestDrainEvents:
 class TestAsyncResult:
     async def test_is_a_handle_over_the_calls(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
-        handle = AsyncResult(task_id, caller)
+        handle: AsyncResult[Any] = AsyncResult(task_id, caller)
         assert (handle.id, handle.task_id) == (task_id, task_id)
         assert handle == AsyncResult(task_id, caller)
         assert hash(handle) == hash(AsyncResult(task_id, caller))
@@ -191,7 +191,7 @@ class TestAsyncResult:
 
     async def test_of_a_failure(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
-        handle = AsyncResult(task_id, caller)
+        handle: AsyncResult[Any] = AsyncResult(task_id, caller)
         await store(task_id, ValueError("no"), "FAILURE")
         with pytest.raises(ValueError, match="no"):
             await handle

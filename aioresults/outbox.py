@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -160,7 +160,8 @@ class Outbox:
         self._unroutable = unroutable
         self._lanes: dict[Destination, Lane] = {}
         self._total = 0
-        self._blocked: dict[Destination, deque[asyncio.Future[None]]] = {}
+        # Ordered, because a dict that loses its first keys is slow to find the next.
+        self._blocked: OrderedDict[Destination, deque[asyncio.Future[None]]] = OrderedDict()
         self._max_bytes = MAX_BATCH_BYTES
         self.stored = 0
         self.messages = 0
@@ -194,8 +195,9 @@ class Outbox:
             raise
 
     def _admit(self, count: int) -> None:
-        """Let in as many as have left, except where the lane is full."""
-        for destination, turns in tuple(self._blocked.items()):
+        """Let in as many as have left, except where the lane is full; few lanes can be, since the total is bounded."""
+        emptied = []
+        for destination, turns in self._blocked.items():
             room = min(count, MAX_LANE - self._length(destination))
             while turns and room > 0:
                 turn = turns.popleft()
@@ -204,7 +206,11 @@ class Outbox:
                     room -= 1
                     count -= 1
             if not turns:
-                del self._blocked[destination]
+                emptied.append(destination)
+            if count <= 0:
+                break
+        for destination in emptied:
+            del self._blocked[destination]
 
     def _release(self, count: int) -> None:
         self._total -= count
@@ -361,7 +367,8 @@ class Outbox:
 
     async def stop(self) -> None:
         """Give up what is not confirmed: those who wait for it, or to be let in, get ``BackendClosed``."""
-        turns, self._blocked = [*itertools.chain.from_iterable(self._blocked.values())], {}
+        turns = [*itertools.chain.from_iterable(self._blocked.values())]
+        self._blocked.clear()
         for turn in turns:
             if not turn.done():
                 turn.set_exception(BackendClosed("the backend was closed before the result could be sent"))

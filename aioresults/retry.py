@@ -67,7 +67,10 @@ class RetryPolicy:
 
         ``rng`` returns a float in [0, 1); it is only asked when there is jitter.
         """
-        rounds = itertools.count() if self.max_retries is None else range(self.max_retries)
-        for n in rounds:
-            wait = float(min(self.interval_start + n * self.interval_step, self.interval_max))
+        interval, end = float(self.interval_start), self.interval_start + self.interval_max
+        for _ in itertools.count() if self.max_retries is None else range(self.max_retries):
+            wait = float(min(interval, self.interval_max))
             yield wait * (1 - self.jitter * rng()) if self.jitter else wait
+            # As kombu counts: a step that would lead beyond the end is not taken at all.
+            if interval + self.interval_step <= end:
+                interval += self.interval_step

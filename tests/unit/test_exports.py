@@ -1,0 +1,106 @@
+"""The public names: written once, documented, and complete."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from types import ModuleType
+
+import pytest
+
+import aioresults
+from aioresults import errors
+
+ERRORS = {
+    name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
+}
+
+
+def test_all_is_exact() -> None:
+    public = {
+        name
+        for name, value in vars(aioresults).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert set(aioresults.__all__) == public
+    assert len(aioresults.__all__) == len(set(aioresults.__all__))
+
+
+@pytest.mark.parametrize("name", aioresults.__all__)
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    value = getattr(aioresults, name)
+    assert (vars(value).get("__doc__") or "").strip(), f"{name} has no docstring of its own"
+    if not inspect.isclass(value):
+        return
+    for attribute, member in vars(value).items():
+        if attribute.startswith("_") or not (inspect.isfunction(member) or isinstance(member, (classmethod, property))):
+            continue
+        assert inspect.getdoc(getattr(value, attribute)), f"{name}.{attribute} has no docstring"
+
+
+def test_every_error_is_public() -> None:
+    assert {name for name in ERRORS if not name.startswith("_")} <= set(aioresults.__all__)
+
+
+def tree() -> dict[str, tuple[str | None, set[str]]]:
+    """Return the tree in the docstring of `errors`: for each name its parent there, and what is in parentheses."""
+    found: dict[str, tuple[str | None, set[str]]] = {}
+    above: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"^    (?P<lead>[│├└─ ]*)(?P<name>[A-Z]\w+)(?: \((?P<others>[\w, ]+)\))?(?:  +\S|$)", line)
+        if match is None:
+            continue
+        depth = len(match["lead"])
+        while above and above[-1][0] >= depth:
+            above.pop()
+        others = set((match["others"] or "").split(", ")) - {""}
+        found[match["name"]] = above[-1][1] if above else None, others
+        above.append((depth, match["name"]))
+    return found
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+    expected = {}
+    for name, error in ERRORS.items():
+        bases = [base.__name__ for base in error.__bases__]
+        ours = [base for base in bases if base in ERRORS]
+        expected[name] = (ours[0] if ours else None, {base for base in bases if base not in ERRORS} - {"Exception"})
+    assert tree() == expected
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_error_has_one_root_and_a_docstring(name: str) -> None:
+    assert issubclass(ERRORS[name], aioresults.AioResultsError)
+    assert vars(ERRORS[name]).get("__doc__")
+
+
+@pytest.mark.parametrize(
+    ("error", "parent"),
+    [
+        ("ConfigurationError", ValueError),
+        ("WrongEventLoop", RuntimeError),
+        ("BrokerUnavailable", ConnectionError),
+        ("BrokerRefused", ConnectionError),
+        ("ResultTimeout", TimeoutError),
+    ],
+)
+def test_errors_are_caught_as_what_they_are(error: str, parent: type[Exception]) -> None:
+    assert issubclass(ERRORS[error], parent)
+
+
+def test_the_texts_and_facts_of_errors() -> None:
+    meta = aioresults.ResultMeta("a", "SUCCESS")
+    one = errors.ResultTimeout(1.5, ["a"])
+    assert (str(one), one.pending, one.done) == ("no result of task 'a' within 1.5 s", ["a"], {})
+    some = errors.ResultTimeout(1, iter(["b", "c"]), {"a": meta})
+    assert (str(some), some.pending, some.done) == ("1 of 3 results within 1 s", ["b", "c"], {"a": meta})
+    assert str(errors.ResultNotRouted("a", "q")) == "the result of task 'a' was not stored: there is no queue at 'q'"
+    assert "20 bytes are more than the limit of 10" in str(errors.ResultTooLarge("a", 20, 10))
+    assert str(errors.RemoteError("E", ["x", 1], "m")) == "m.E('x', 1)"
+    assert str(errors.RemoteError("E", "text")) == "E('text')"
+    assert errors.TaskRevoked().reason == "revoked"
+    assert errors.ChannelError(404, "NOT_FOUND").reply_code == 404
+
+
+def test_the_version() -> None:
+    assert inspect.getdoc(aioresults)

@@ -1,0 +1,340 @@
+"""Who waits and what is known: against a model that is too simple to be wrong, and the edges by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from aioresults import states
+from aioresults.errors import AioResultsError, BackendClosed, ResultEvicted, ResultForgotten, ResultTimeout
+from aioresults.results import ResultMeta
+from aioresults.unclaimed import Unclaimed
+from aioresults.waiters import Waiter, Waiters
+
+IDS = st.sampled_from("abc")
+STATUSES = st.sampled_from(["PENDING", "STARTED", "PROGRESS", "RETRY", "SUCCESS", "FAILURE", "REVOKED"])
+
+
+@dataclass(eq=False)
+class Recorder:
+    """A listener that keeps what it is told."""
+
+    task_id: str
+    heard: list[Any] = field(default_factory=list)
+
+    def on_report(self, meta: ResultMeta) -> None:
+        self.heard.append(meta)
+
+    def on_error(self, task_id: str, error: AioResultsError) -> None:
+        self.heard.append(error)
+
+
+@dataclass
+class Task:
+    """What the model knows of one task."""
+
+    listeners: list[Recorder] = field(default_factory=list)
+    #: Seen while somebody waits.
+    seen: ResultMeta | None = None
+    taken: bool = False
+    #: Remembered when nobody waits: taken before, or not ready.
+    cached: ResultMeta | None = None
+    #: Arrived before anybody asked.
+    kept: ResultMeta | None = None
+
+
+def better(new: ResultMeta, old: ResultMeta | None) -> bool:
+    """Not ready < FAILURE, REVOKED < SUCCESS; the later of those that are not ready, the first of the others."""
+    rank = {"FAILURE": 1, "REVOKED": 1, "SUCCESS": 2}
+    if old is None:
+        return True
+    a, b = rank.get(new.status, 0), rank.get(old.status, 0)
+    return a > b or a == b == 0
+
+
+class WaitersMachine(RuleBasedStateMachine):
+    """Each task has a queue of its own: what nobody waits for is not here."""
+
+    unclaimed = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiters = Waiters(100, Unclaimed(100, 1000, None) if self.unclaimed else None)
+        self.changes: list[tuple[str, bool]] = []
+        self.waiters.on_change = lambda task_id, taken: self.changes.append((task_id, taken))
+        self.tasks = {task_id: Task() for task_id in "abc"}
+        self.expected: dict[Recorder, list[Any]] = {}
+        self.observer = Recorder("")
+        self.waiters.observe(self.observer)
+        self.observed: list[ResultMeta] = []
+        self.number = 0
+
+    def meta(self, task_id: str, status: str) -> ResultMeta:
+        self.number += 1
+        return ResultMeta(task_id, status, self.number)
+
+    @rule(task_id=IDS)
+    def join(self, task_id: str) -> None:
+        task, listener = self.tasks[task_id], Recorder(task_id)
+        if not task.listeners:
+            task.taken = False
+            task.seen, task.kept = task.kept, None
+            if task.seen is None and task.cached is not None and not task.cached.is_ready:
+                task.seen = task.cached
+        task.listeners.append(listener)
+        self.expected[listener] = [] if task.seen is None else [task.seen]
+        self.waiters.join(task_id, listener)
+        assert self.changes.pop() == (task_id, False)
+
+    @rule(task_id=IDS, number=st.integers(0, 5), take=st.booleans())
+    def end(self, task_id: str, number: int, take: bool) -> None:
+        task = self.tasks[task_id]
+        if not task.listeners:
+            stranger = Recorder(task_id)
+            self.waiters.leave(task_id, stranger)
+            self.waiters.take(task_id, stranger)
+            return
+        listener = task.listeners.pop(number % len(task.listeners))
+        take = take and task.seen is not None and task.seen.is_ready
+        (self.waiters.take if take else self.waiters.leave)(task_id, listener)
+        self.waiters.leave(task_id, listener)  # once more is no error
+        task.taken |= take
+        if task.listeners:
+            assert not self.changes
+            return
+        assert self.changes == [(task_id, task.taken)]
+        self.changes.clear()
+        if task.seen is not None:
+            if task.taken or not task.seen.is_ready:
+                task.cached = task.seen
+            elif self.unclaimed:
+                task.kept = task.seen
+        task.seen = None
+
+    @rule(task_id=IDS, status=STATUSES)
+    def report(self, task_id: str, status: str) -> None:
+        task, meta = self.tasks[task_id], self.meta(task_id, status)
+        if task.listeners:
+            counts = better(meta, task.seen)
+            if counts:
+                task.seen = meta
+                for listener in task.listeners:
+                    self.expected[listener].append(meta)
+        elif not self.unclaimed:
+            counts = False
+        elif task.cached is not None and task.cached.is_ready:
+            counts = better(meta, task.cached)
+            if counts:
+                task.cached = meta
+        else:
+            counts = better(meta, task.kept)
+            if counts:
+                task.kept = meta
+        if counts and meta.is_ready:
+            self.observed.append(meta)
+        assert self.waiters.report(meta, 1) is counts
+
+    @rule(task_id=IDS)
+    def fail(self, task_id: str) -> None:
+        error = BackendClosed("x")
+        for listener in self.tasks[task_id].listeners:
+            self.expected[listener].append(error)
+        self.waiters.fail(task_id, error)
+
+    @rule(task_id=IDS)
+    def forget(self, task_id: str) -> None:
+        task = self.tasks[task_id]
+        task.seen = task.cached = task.kept = None
+        self.waiters.forget(task_id)
+        for listener in task.listeners:
+            error = listener.heard[-1]
+            assert isinstance(error, ResultForgotten)
+            assert error.task_id == task_id
+            self.expected[listener].append(error)
+
+    @rule(task_id=IDS)
+    def discard(self, task_id: str) -> None:
+        self.tasks[task_id].cached = None
+        self.waiters.discard(task_id)
+
+    @rule(task_id=IDS, status=STATUSES)
+    def learn(self, task_id: str, status: str) -> None:
+        task, meta = self.tasks[task_id], self.meta(task_id, status)
+        if self.unclaimed:
+            return  # there is nothing to look at
+        known = task.seen or task.cached
+        if not better(meta, known):
+            assert self.waiters.learn(meta) is known
+            return
+        assert self.waiters.learn(meta) is meta
+        if task.listeners:
+            task.seen = meta
+            for listener in task.listeners:
+                self.expected[listener].append(meta)
+            if meta.is_ready:
+                self.observed.append(meta)
+        else:
+            task.cached = meta
+
+    @invariant()
+    def every_listener_heard_what_it_should(self) -> None:
+        for listener, expected in self.expected.items():
+            assert listener.heard == expected
+        assert self.observer.heard == self.observed
+
+    @invariant()
+    def knows_what_the_model_knows(self) -> None:
+        waiting = {task_id for task_id, task in self.tasks.items() if task.listeners}
+        assert set(self.waiters) == waiting
+        assert len(self.waiters) == len(waiting)
+        for task_id, task in self.tasks.items():
+            assert (task_id in self.waiters) is (task_id in waiting)
+            assert self.waiters.latest(task_id) is (task.seen or task.kept or task.cached)
+            ready = task.cached if task.cached is not None and task.cached.is_ready else None
+            assert self.waiters.ready(task_id) is ready
+        assert self.waiters.cached == sum(task.cached is not None for task in self.tasks.values())
+
+    @invariant()
+    def a_listener_hears_each_life_in_order(self) -> None:
+        for listener in self.expected:
+            latest: ResultMeta | None = None
+            for heard in listener.heard:
+                if isinstance(heard, ResultForgotten):
+                    latest = None
+                elif isinstance(heard, ResultMeta):
+                    assert latest is None or states.supersedes(heard.status, latest.status)
+                    latest = heard
+
+
+class InboxMachine(WaitersMachine):
+    """All results come to one inbox: what nobody waits for is kept."""
+
+    unclaimed = True
+
+
+TestWaiters = WaitersMachine.TestCase
+TestWaitersOfAnInbox = InboxMachine.TestCase
+for case in (TestWaiters, TestWaitersOfAnInbox):
+    case.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+class TestCache:
+    def taken(self, waiters: Waiters, task_id: str, status: str = "SUCCESS") -> None:
+        listener = Recorder(task_id)
+        waiters.join(task_id, listener)
+        waiters.report(ResultMeta(task_id, status))
+        waiters.take(task_id, listener)
+
+    def test_the_least_recently_used_goes_first(self) -> None:
+        waiters = Waiters(2)
+        for task_id in "ab":
+            self.taken(waiters, task_id)
+        assert waiters.ready("a") is not None  # used
+        self.taken(waiters, "c")
+        assert [task_id for task_id in "abc" if waiters.ready(task_id)] == ["a", "c"]
+        assert waiters.cached == 2
+
+    def test_none_at_all(self) -> None:
+        waiters = Waiters(0)
+        self.taken(waiters, "a")
+        assert waiters.ready("a") is None
+        assert waiters.cached == 0
+
+    def test_one_that_is_taken_again_is_as_new(self) -> None:
+        waiters = Waiters(2)
+        for task_id in "abac":
+            self.taken(waiters, task_id)
+        assert waiters.ready("b") is None
+
+
+class TestEvicted:
+    def test_who_asks_is_told_at_once(self) -> None:
+        waiters = Waiters(10, Unclaimed(1, 1000, None))
+        waiters.report(ResultMeta("a", "SUCCESS"), 1)
+        waiters.report(ResultMeta("b", "SUCCESS"), 1)
+        listener = Recorder("a")
+        waiters.join("a", listener)
+        [error] = listener.heard
+        assert isinstance(error, ResultEvicted)
+        assert error.task_id == "a"
+
+    def test_one_who_returns_what_it_had_may_evict(self) -> None:
+        waiters = Waiters(10, Unclaimed(1, 1000, None))
+        listener = Recorder("a")
+        waiters.join("a", listener)
+        waiters.report(ResultMeta("b", "SUCCESS"), 1)
+        waiters.report(ResultMeta("a", "SUCCESS"), 1)
+        waiters.leave("a", listener)
+        assert waiters.latest("b") is None
+        assert waiters.latest("a") is not None
+
+
+def test_fail_all_ends_every_wait_and_observer() -> None:
+    waiters, listeners, observer = Waiters(10), [Recorder("a"), Recorder("a"), Recorder("b")], Recorder("")
+    for listener in listeners:
+        waiters.join(listener.task_id, listener)
+    waiters.observe(observer)
+    error = BackendClosed("x")
+    waiters.fail_all(error)
+    assert [listener.heard for listener in (*listeners, observer)] == [[error]] * 4
+    waiters.unobserve(observer)
+    waiters.fail_all(error)
+    assert observer.heard == [error]
+
+
+class TestWaiter:
+    async def test_resolves_with_the_first_ready_report(self) -> None:
+        waiters = Waiters(10)
+        waiter = Waiter(waiters, "a", None)
+        waiters.report(ResultMeta("a", "STARTED"))
+        assert not waiter.done()
+        first = ResultMeta("a", "FAILURE")
+        waiters.report(first)
+        waiters.report(ResultMeta("a", "SUCCESS"))
+        assert await waiter is first
+        waiter.take()
+        waiter.leave()
+        assert len(waiters) == 0
+
+    async def test_an_error_after_the_result_changes_nothing(self) -> None:
+        waiters = Waiters(10)
+        waiter = Waiter(waiters, "a", None)
+        waiters.report(ResultMeta("a", "SUCCESS"))
+        waiters.forget("a")
+        assert (await waiter).status == "SUCCESS"
+        waiter.leave()
+
+    async def test_a_result_after_an_error_changes_nothing(self) -> None:
+        waiters = Waiters(10)
+        waiter = Waiter(waiters, "a", None)
+        waiters.forget("a")
+        waiters.report(ResultMeta("a", "SUCCESS"))
+        with pytest.raises(ResultForgotten):
+            await waiter
+        waiter.leave()
+
+    async def test_expires(self) -> None:
+        waiters = Waiters(10)
+        waiter = Waiter(waiters, "a", 0.01)
+        with pytest.raises(ResultTimeout) as caught:
+            await waiter
+        assert (caught.value.timeout, caught.value.pending) == (0.01, ["a"])
+        waiter.leave()
+        assert len(waiters) == 0
+
+    async def test_cancelled_it_takes_no_report(self) -> None:
+        waiters = Waiters(10)
+        waiter = Waiter(waiters, "a", 10)
+        waiter.cancel()
+        waiters.report(ResultMeta("a", "SUCCESS"))
+        waiters.fail("a", BackendClosed("x"))
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        waiter.leave()
+        assert waiters.ready("a") is None

@@ -322,61 +322,58 @@ RANKS = [
 ]
 
 
+READY = ("SUCCESS", "FAILURE", "REVOKED")
+
+
+async def store_one(store: Store, task_id: str, number: int, status: str) -> None:
+    failed = status in ("FAILURE", "REVOKED")
+    await store(task_id, ValueError(number) if failed else number, status, worker=str(number))
+
+
+async def stored(store: Store, reports: list[str]) -> str:
+    """Store such reports about a new task, each with its number as its worker."""
+    task_id = new_id()
+    for number, status in enumerate(reports):
+        await store_one(store, task_id, number, status)
+    return task_id
+
+
 @where(by_id=True, history=True)
-@pytest.mark.parametrize(("reports", "winner"), RANKS, ids=[" ".join(reports) for reports, _ in RANKS])
 class TestWhichReportCounts:
-    async def stored(self, store: Store, reports: list[str]) -> str:
-        task_id = new_id()
-        for number, status in enumerate(reports):
-            failed = status in ("FAILURE", "REVOKED")
-            await store(task_id, ValueError(number) if failed else number, status, worker=str(number))
-        return task_id
+    async def test_for_one_who_looks(self, caller: AMQPBackend, third: AMQPBackend, store: Store) -> None:
+        for reports, winner in RANKS:
+            task_id = await stored(store, reports)
+            for backend in (caller, third, caller):
+                meta = await backend.get_task_meta(task_id)
+                assert (meta.status, meta.worker) == (reports[winner], str(winner)), reports
 
-    async def test_for_one_who_looks(
-        self, caller: AMQPBackend, third: AMQPBackend, store: Store, reports: list[str], winner: int
-    ) -> None:
-        task_id = await self.stored(store, reports)
-        for backend in (caller, third, caller):
-            meta = await backend.get_task_meta(task_id)
-            assert (meta.status, meta.worker) == (reports[winner], str(winner))
+    async def test_for_one_who_looks_after_each(self, caller: AMQPBackend, store: Store) -> None:
+        for reports, winner in RANKS:
+            task_id, meta = new_id(), None
+            for number, status in enumerate(reports):
+                await store_one(store, task_id, number, status)
+                meta = await caller.get_task_meta(task_id)
+            assert isinstance(meta, ResultMeta)
+            assert (meta.status, meta.worker) == (reports[winner], str(winner)), reports
 
-    async def test_for_one_who_looks_after_each(
-        self, caller: AMQPBackend, store: Store, reports: list[str], winner: int
-    ) -> None:
-        task_id, meta = new_id(), None
-        for number, status in enumerate(reports):
-            failed = status in ("FAILURE", "REVOKED")
-            await store(task_id, ValueError(number) if failed else number, status, worker=str(number))
-            meta = await caller.get_task_meta(task_id)
-        assert isinstance(meta, ResultMeta)
-        assert (meta.status, meta.worker) == (reports[winner], str(winner))
+    async def test_for_one_who_takes(self, caller: AMQPBackend, store: Store) -> None:
+        for reports, winner in RANKS:
+            task_id = await stored(store, reports)
+            if reports[winner] in READY:
+                meta = await caller.consume(task_id, timeout=0)
+                assert (meta.status, meta.worker) == (reports[winner], str(winner)), reports
+            else:
+                with pytest.raises(ResultTimeout):
+                    await caller.consume(task_id, timeout=0)
 
-    async def test_for_one_who_takes(self, caller: AMQPBackend, store: Store, reports: list[str], winner: int) -> None:
-        task_id = await self.stored(store, reports)
-        if {"SUCCESS", "FAILURE", "REVOKED"}.isdisjoint(reports):
-            with pytest.raises(ResultTimeout):
-                await caller.consume(task_id, timeout=0)
-            return
-        meta = await caller.consume(task_id, timeout=0)
-        assert (meta.status, meta.worker) == (reports[winner], str(winner))
-
-    async def test_for_one_who_waits(self, caller: AMQPBackend, store: Store, reports: list[str], winner: int) -> None:
-        """A wait ends with the first ready report."""
-        task_id = await self.stored(store, reports)
-        ready = [number for number, status in enumerate(reports) if status in ("SUCCESS", "FAILURE", "REVOKED")]
-        if not ready:
-            with pytest.raises(ResultTimeout):
-                await caller.consume(task_id, timeout=0.1)
-            return
-        meta = await caller.consume(task_id, timeout=5)
-        assert (meta.status, meta.worker) == (reports[ready[0]], str(ready[0]))
-
-    async def test_for_one_who_watches(
-        self, caller: AMQPBackend, store: Store, reports: list[str], winner: int
-    ) -> None:
-        task_id = await self.stored(store, reports)
-        if "SUCCESS" not in reports and "FAILURE" not in reports:
-            return
-        metas = await collect(caller, task_id, timeout=5)
-        first = next(i for i, status in enumerate(reports) if status in ("SUCCESS", "FAILURE", "REVOKED"))
-        assert [meta.status for meta in metas] == reports[: first + 1]
+    async def test_for_one_who_waits_it_is_the_first_ready_one(self, caller: AMQPBackend, store: Store) -> None:
+        for reports, winner in RANKS:
+            if reports[winner] not in READY:
+                continue
+            first = next(number for number, status in enumerate(reports) if status in READY)
+            meta = await caller.consume(await stored(store, reports), timeout=5)
+            assert (meta.status, meta.worker) == (reports[first], str(first)), reports
+            task_id = await stored(store, reports)
+            assert (await caller.get_many([task_id], timeout=5))[task_id].status in READY
+            watched = await collect(caller, await stored(store, reports), timeout=5)
+            assert [meta.status for meta in watched] == reports[: first + 1]

@@ -154,7 +154,9 @@ class TestCutConnections:
         await cut(shaky, worker, caller)
         assert (await caller.get_task_meta(task_id)).status == "PROGRESS"
         await worker.store_result(task_id, 2, request=request)
-        assert [meta.status for meta in await watching] == ["PROGRESS", "SUCCESS"]
+        seen = [meta.status for meta in await watching]
+        # Twice, when the connection was cut before the broker had its acknowledgement.
+        assert seen in (["PROGRESS", "SUCCESS"], ["PROGRESS", "PROGRESS", "SUCCESS"])
 
     @LASTING
     async def test_a_hundred_waits(self, shaky: Lab) -> None:

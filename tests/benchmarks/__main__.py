@@ -71,6 +71,13 @@ def run_codec(bench: Bench) -> None:
     subprocess.run(command, cwd=compare.CHECKOUT, check=False)
 
 
+REPLY: Final = (
+    "aiormq-confirm",
+    "aioresults-reply",
+    "aioresults-reply-persistent",
+    "aioresults-reply-json",
+    "celery-rpc",
+)
 SUITES: Final[dict[str, Callable[[Bench], None]]] = {
     "per-task": PeersSuite(
         Comparison(
@@ -80,6 +87,8 @@ SUITES: Final[dict[str, Callable[[Bench], None]]] = {
             100,
         )
     ),
+    "reply": PeersSuite(Comparison("one inbox per process", REPLY, 5000, 100)),
+    "reply-10": PeersSuite(Comparison("one inbox per process", REPLY, 5000, 10)),
     "waiters": run_waiters,
     "codec": run_codec,
 }

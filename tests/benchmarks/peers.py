@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import types
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
 
@@ -64,11 +65,10 @@ class AioResults(Peer):
         self.backend = aioresults.AMQPBackend(
             self.url,
             routing=getattr(aioresults, self.routing)(),
-            serializer="msgpack",
+            **{"serializer": "msgpack", **self.settings},
             expires=600,
             store_only=store_only,
             max_cached_results=0,
-            **self.settings,
         )
         await self.backend.open()
 
@@ -105,10 +105,91 @@ class AioResultsPerTaskTransient(AioResultsPerTask):
     settings: ClassVar[dict[str, Any]] = {"persistent": False}
 
 
+class AioResultsReply(AioResults):
+    """One inbox per process, transient messages."""
+
+    routing = "ReplyQueue"
+    settings: ClassVar[dict[str, Any]] = {"persistent": False}
+
+
+class AioResultsReplyPersistent(AioResultsReply):
+    """One inbox per process, persistent messages: the default."""
+
+    settings: ClassVar[dict[str, Any]] = {}
+
+
+class AioResultsReplyJson(AioResultsReply):
+    """One inbox per process, transient messages, JSON: the default serializer."""
+
+    settings: ClassVar[dict[str, Any]] = {"persistent": False, "serializer": "json"}
+
+
+class AiormqConfirm(Peer):
+    """What anyone would write on aiormq: a message per result, confirms, an exclusive queue, no acknowledgements."""
+
+    #: Publishes that are not confirmed yet, at most.
+    window = 500
+
+    async def open_caller(self) -> str:
+        import aiormq
+
+        self.connection = await aiormq.connect(self.url)
+        channel = await self.connection.channel(publisher_confirms=False)
+        queue = (await channel.queue_declare("", exclusive=True)).queue
+        self.futures: dict[str, asyncio.Future[Any]] = {}
+        await channel.basic_consume(queue or "", self._receive, no_ack=True)
+        return queue or ""
+
+    async def _receive(self, message: Any) -> None:
+        import msgpack
+
+        document = msgpack.unpackb(message.body)
+        self.futures.pop(document["task_id"]).set_result(document["result"])
+
+    async def collect(self, task_ids: list[str]) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in task_ids]
+        self.futures.update(zip(task_ids, futures, strict=True))
+        return [await future for future in futures]
+
+    async def open_worker(self, address: str) -> None:
+        import aiormq
+
+        self.connection = await aiormq.connect(self.url)
+        self.channel: Any = await self.connection.channel(publisher_confirms=True)
+        self.address = address
+        self.room = asyncio.Semaphore(self.window)
+
+    async def store(self, task_ids: list[str]) -> None:
+        await asyncio.gather(*(self._publish(task_id) for task_id in task_ids))
+
+    async def _publish(self, task_id: str) -> None:
+        import msgpack
+        from aiormq import spec
+
+        document: dict[str, Any] = {
+            "task_id": task_id,
+            "status": "SUCCESS",
+            "result": VALUE,
+            "traceback": None,
+            "children": [],
+        }
+        async with self.room:
+            await self.channel.basic_publish(
+                msgpack.packb(document),
+                routing_key=self.address,
+                wait=False,
+                properties=spec.Basic.Properties(delivery_mode=1),
+            )
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
 class CeleryAMQP(Peer):
     """celery-amqp-backend: ``store_result``, ``ResultSet.join_native``."""
 
-    needs = ("celery", "celery_amqp_backend")
+    needs: ClassVar[tuple[str, ...]] = ("celery", "celery_amqp_backend")
     backend = "celery_amqp_backend.AMQPBackend://"
 
     def _open(self) -> None:
@@ -151,8 +232,38 @@ class CeleryAMQP(Peer):
         self.thread.shutdown()
 
 
+class CeleryRPC(CeleryAMQP):
+    """Celery's ``rpc://``: a queue per process and thread, transient messages, ``ResultSet.join_native``."""
+
+    needs: ClassVar[tuple[str, ...]] = ("celery",)
+    backend = "rpc://"
+
+    async def open_caller(self) -> Any:
+        address = await super().open_caller()
+        self._expect([str(uuid.uuid4())])  # declares the queue
+        return address
+
+    def _expect(self, task_ids: list[str]) -> None:
+        from celery.result import AsyncResult
+
+        for task_id in task_ids:
+            self.app.backend.add_pending_result(AsyncResult(task_id, app=self.app))
+
+    async def collect(self, task_ids: list[str]) -> list[Any]:
+        # Its queue belongs to a thread, so it has to block this one. Let the others be asked for first.
+        self._expect(task_ids)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return self._join(task_ids)
+
+
 PEERS: Final[dict[str, type[Peer]]] = {
     "aioresults-per-task": AioResultsPerTask,
     "aioresults-per-task-transient": AioResultsPerTaskTransient,
     "celery-amqp-backend": CeleryAMQP,
+    "aioresults-reply": AioResultsReply,
+    "aioresults-reply-persistent": AioResultsReplyPersistent,
+    "aioresults-reply-json": AioResultsReplyJson,
+    "aiormq-confirm": AiormqConfirm,
+    "celery-rpc": CeleryRPC,
 }

@@ -11,7 +11,7 @@ help: ## what there is
 	sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
 
 demo: $(READY) ## work done in one process, awaited in another: make demo FOLDER=/path, AMQP_URL=amqp://... for a broker of yours
-	$(BIN)/python -m examples.demo $(FOLDER) $(ARGS)
+	$(BIN)/python -m examples.demo $(if $(FOLDER),"$(FOLDER)") $(ARGS)
 
 test: $(READY) ## the test suite, on a private RabbitMQ node or on AIORESULTS_TEST_URL: make test ARGS="-k name"
 	.ci/setup rabbitmq

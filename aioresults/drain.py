@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any, Final
 
 from aioresults.errors import (
-    AioResultsError,
     BrokerUnavailable,
     ChannelClosed,
     ChannelError,
@@ -36,14 +35,14 @@ logger = logging.getLogger("aioresults")
 
 #: Queues that are opened or closed at a time.
 PARALLEL: Final = 16
+#: Queues that are deleted at a time: apart from the others, so that a wait does not stand behind a thousand deletions.
+PARALLEL_DELETIONS: Final = 4
 #: Channels that share the consumers: an operation that the broker refuses closes its channel, and with it these.
 CHANNELS: Final = 8
 #: Unacknowledged messages per consumer. A task's reports are few; this bounds a worker that reports in a loop.
 PREFETCH: Final = 100
 #: Seconds before an id is looked at again that the broker could not attend to.
 RETRY_INTERVAL: Final = 1.0
-#: RabbitMQ's words for a queue that exists on a node that is not there.
-_NODE_DOWN: Final = "down or inaccessible"
 
 
 class State(Enum):
@@ -99,6 +98,7 @@ class Drain:
         self._read = read
         #: Ids whose consumer may not be as it should, and those in work: whether they have changed meanwhile.
         self._changed: asyncio.Queue[str] = asyncio.Queue()
+        self._deletions: asyncio.Queue[str] = asyncio.Queue()
         self._busy: dict[str, bool] = {}
         #: Ids whose result was taken and whose queue is still to be deleted; outlives a session.
         self._taken: dict[str, asyncio.Future[None] | None] = {}
@@ -123,7 +123,7 @@ class Drain:
         if task_id in self._busy:
             self._busy[task_id] = True
         else:
-            self._changed.put_nowait(task_id)
+            (self._deletions if taken else self._changed).put_nowait(task_id)
 
     async def start(self, session: Session) -> None:
         """Do nothing: queues are opened when somebody waits for their tasks."""
@@ -136,11 +136,15 @@ class Drain:
         """Work until ``session`` is lost. Cancelled: stop at once; the broker has what is not taken."""
         self._subscriptions.clear()
         self._consumers = [None] * CHANNELS
-        self._changed = asyncio.Queue()  # of the last session; whatever still matters is noted again
+        # What is left of the last session; whatever still matters is noted again.
+        self._changed, self._deletions = asyncio.Queue(), asyncio.Queue()
         self._busy.clear()
-        for task_id in (*self._taken, *self._waiters):
+        for task_id in self._taken:
+            self.on_change(task_id, taken=True)
+        for task_id in self._waiters:
             self.on_change(task_id)
-        workers = [asyncio.create_task(self._work(session)) for _ in range(PARALLEL)]
+        queues = [self._changed] * PARALLEL + [self._deletions] * PARALLEL_DELETIONS
+        workers = [asyncio.create_task(self._work(session, queue)) for queue in queues]
         try:
             ends: list[asyncio.Future[Any]] = [*workers, session.lost]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -152,9 +156,9 @@ class Drain:
             if isinstance(outcome, Exception):
                 raise outcome
 
-    async def _work(self, session: Session) -> None:
+    async def _work(self, session: Session, changed: asyncio.Queue[str]) -> None:
         while not session.lost.done():
-            task_id = await self._changed.get()
+            task_id = await changed.get()
             if task_id in self._busy:
                 self._busy[task_id] = True
                 continue
@@ -163,12 +167,11 @@ class Drain:
                 await self._reconcile(session, task_id)
             except (BrokerUnavailable, ChannelClosed) as error:
                 if not session.lost.done():
-                    # The broker is slow, or the channel was closed by something else; the session lives.
-                    self._try_again(task_id, error)
+                    # The broker is slow, the queue's node is down, or the channel was closed by something else.
+                    logger.warning("the queue of task %r could not be attended to, trying again: %s", task_id, error)
+                    asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.on_change, task_id)
             except ChannelError as error:
-                if _NODE_DOWN in error.reply_text:
-                    self._try_again(task_id, error)
-                elif task_id in self._taken:
+                if task_id in self._taken:
                     logger.warning("the queue of task %r cannot be deleted: %s", task_id, error)
                     self._settle(task_id)
                 else:
@@ -176,10 +179,6 @@ class Drain:
             finally:
                 if self._busy.pop(task_id, False):
                     self.on_change(task_id)
-
-    def _try_again(self, task_id: str, error: AioResultsError) -> None:
-        logger.warning("the queue of task %r could not be attended to, trying again: %s", task_id, error)
-        asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.on_change, task_id)
 
     async def _reconcile(self, session: Session, task_id: str) -> None:
         queue = self._queue_for(task_id)
@@ -250,9 +249,7 @@ class Drain:
         """Forget a consumer that the broker cancelled; return whether that was because the queue was deleted."""
         try:
             await session.run(lambda channel: channel.queue_declare(queue.name, passive=True))
-        except NotFound as error:
-            if _NODE_DOWN in error.reply_text:
-                raise
+        except NotFound:
             self._subscriptions.pop(queue.name, None)
             return True
         self._subscriptions.pop(queue.name, None)

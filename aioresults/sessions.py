@@ -192,7 +192,7 @@ class Sessions:
         self._refusal: AioResultsError | None = None
         self.current: Session | None = None
         #: Why there is no session now.
-        self.last_error: AioResultsError = BrokerUnavailable("no connection to the broker yet")
+        self.last_error: AioResultsError = BrokerUnavailable("no attempt to connect has ended yet")
         #: Sessions so far, failed attempts to connect so far.
         self.count = 0
         self.failures = 0
@@ -292,5 +292,8 @@ class Sessions:
                     if self._refusal is not None:
                         raise self._refusal
         if self.current is None:
+            if timeout and not isinstance(self.last_error, BrokerRefused):
+                text = f"no connection to {self._transport.as_uri()} within {timeout:g} s: {self.last_error}"
+                raise BrokerUnavailable(text) from self.last_error
             raise self.last_error
         return self.current

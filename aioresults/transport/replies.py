@@ -37,11 +37,17 @@ _INEQUIVALENT = re.compile(
 
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (configured )?max size (?P<limit>\d+)")
 
+_NODE_DOWN = "is down or inaccessible"
+
 
 def channel_error(reply_code: int | None, reply_text: str) -> ChannelError:
     """Return the error for a Channel.Close with this code and text."""
     if reply_code == PRECONDITION_FAILED and (match := _INEQUIVALENT.search(reply_text)):
         return InequivalentArgument(reply_text, **match.groupdict())
+    if _NODE_DOWN in reply_text:
+        # A 404 for a queue that exists, and will be there again. RabbitMQ 3.10 says it of a healthy single node, too,
+        # when a queue is declared in the moment of its deletion.
+        return ChannelClosed(reply_code or 504, reply_text)
     known = _BY_CODE.get(reply_code or 0)
     if known is not None:
         return known(reply_code or 0, reply_text)

@@ -91,3 +91,8 @@ def test_a_connection_that_is_closed_while_it_opens(code: int | None, text: str,
 )
 def test_a_limit_of_size(text: str, limit: int | None) -> None:
     assert message_size_limit(text) == limit
+
+
+def test_a_queue_whose_node_is_down_is_not_a_queue_that_is_not_there() -> None:
+    text = "NOT_FOUND - home node 'rabbit@a' of durable queue 'q' in vhost '/' is down or inaccessible"
+    assert type(channel_error(404, text)) is errors.ChannelClosed

@@ -17,9 +17,8 @@ from uuid import uuid4
 from aio_pika.abc import AbstractChannel
 from aiormq import Channel as UnderlayChannel
 from aiormq import spec
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import ChannelFrame, ConsumerCallback, DeliveredMessage
 from aiormq.exceptions import DuplicateConsumerTag
-from aiormq.tools import awaitable
 
 from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed
 from aioresults.transport.amqp import frames
@@ -44,6 +43,7 @@ class AMQPChannel:
         self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._on_cancel: dict[str, OnCancel] = {}
+        self._deliver: dict[OnMessage, ConsumerCallback] = {}
         underlay.on_consumer_cancel_callbacks.add(self._cancelled)
         self._closed.add_done_callback(self._lost)
 
@@ -175,6 +175,18 @@ class AMQPChannel:
                 wait=False,
             )
 
+    def _delivering_to(self, on_message: OnMessage) -> ConsumerCallback:
+        """Return what aiormq calls; one for all consumers of a callback, since there may be many thousand of them."""
+        callback = self._deliver.get(on_message)
+        if callback is None:
+
+            async def deliver(message: DeliveredMessage) -> None:
+                if not self._closing:
+                    on_message(_from_wire(self, message))
+
+            callback = self._deliver[on_message] = deliver
+        return callback
+
     async def basic_consume(
         self,
         queue: str,
@@ -186,16 +198,12 @@ class AMQPChannel:
         consumer_tag: str | None = None,
         arguments: Arguments = None,
     ) -> str:
-        def deliver(message: DeliveredMessage) -> None:
-            if not self._closing:
-                on_message(_from_wire(self, message))
-
         async def consume() -> str:
             # What aiormq's basic_consume does, which would make a frame of its own.
             tag = consumer_tag or f"aioresults.{uuid4().hex}"
             if tag in self._underlay.consumers:
                 raise DuplicateConsumerTag(self._underlay.number)
-            self._underlay.consumers[tag] = awaitable(deliver)
+            self._underlay.consumers[tag] = self._delivering_to(on_message)
             await self._underlay.rpc(
                 frames.BasicConsume(
                     queue=queue, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive, arguments=_table(arguments)

@@ -14,10 +14,10 @@ from typing import Final, Protocol
 
 import aio_pika
 
-from aioresults import QueuePerTask
+from aioresults import ReplyQueue
 
 #: Where results go, for both sides: the one line to change.
-ROUTING: Final = QueuePerTask()
+ROUTING: Final = ReplyQueue()
 #: Seconds that a result is kept which nobody reads, for example after Ctrl-C; the same on both sides.
 KEPT: Final = 3600
 

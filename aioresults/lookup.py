@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aioresults import states
@@ -69,6 +70,10 @@ async def look(channel: Channel, queue: str, task_id: str, read: Read, *, backlo
     finally:
         for message in (*foreign, *((best[0],) if best is not None else ())):
             message.requeue()
+    if foreign or best is not None:
+        # Answered when they are back in the queue: whoever looks next, in any process, finds them.
+        with suppress(NotFound):
+            await channel.queue_declare(queue, passive=True)
     if best is None and unreadable is not None:
         raise unreadable
     return best[1] if best is not None else None
@@ -136,7 +141,7 @@ class Lookup:
             if meta is not None:
                 self._waiters.learn(meta)
                 if meta.is_ready:
-                    self._waiters.taken(meta.task_id)
+                    self._waiters.taken(meta)
         found = (*seen, *map(self._take_here, here))
         return [meta for meta in found if meta is not None and meta.is_ready]
 

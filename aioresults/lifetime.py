@@ -198,6 +198,7 @@ class Lifetime:
         failure = BackendClosed(f"the background task failed: {error!r}")
         failure.__cause__ = error
         self.waiters.fail_all(failure)
+        self.sessions.end(failure)
 
     async def close(self) -> None:
         """Flush within ``CLOSE_TIMEOUT``, then fail whoever still waits with ``BackendClosed``, and disconnect.

@@ -266,6 +266,11 @@ class Sessions:
         self._notify()
         await self._asked.wait()
 
+    def end(self, error: AioResultsError) -> None:
+        """Tell those who wait for a session that none will come."""
+        self.last_error = self._refusal = error
+        self._notify()
+
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

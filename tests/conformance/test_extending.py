@@ -11,7 +11,17 @@ import aio_pika
 import pytest
 
 import aioresults
-from aioresults import AMQPBackend, BacklogLimitExceeded, Consumer, Exchange, Producer, Queue, Request, RetryPolicy
+from aioresults import (
+    AMQPBackend,
+    BackendClosed,
+    BacklogLimitExceeded,
+    Consumer,
+    Exchange,
+    Producer,
+    Queue,
+    Request,
+    RetryPolicy,
+)
 from aioresults.errors import NotFound, ResultNotRouted
 from aioresults.transport import Channel
 from aioresults.transport.base import Properties
@@ -111,6 +121,15 @@ class TestSubclasses:
 
         with pytest.raises(NotFound):
             await lab.open(Failing)
+
+    async def test_a_defect_of_revive_is_told_at_once(self, lab: Lab) -> None:
+        class Defective(AMQPBackend):
+            async def revive(self, channel: Channel) -> None:
+                raise KeyError("a defect")
+
+        with pytest.raises(BackendClosed, match="a defect") as caught:
+            await asyncio.wait_for(lab.open(Defective), 5)
+        assert isinstance(caught.value.__cause__, KeyError)
 
     async def test_by_default_the_connection_for_it_is_not_opened(self, lab: Lab) -> None:
         backend = await lab.open()

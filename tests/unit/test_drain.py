@@ -1,0 +1,267 @@
+"""The drain where a broker cannot be made to misbehave on request: over a session that fails as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from aioresults import drain as drain_module
+from aioresults.drain import Drain
+from aioresults.errors import AccessRefused, AioResultsError, BrokerUnavailable, ChannelClosed, ResultForgotten
+from aioresults.messaging import Message, Queue
+from aioresults.results import ResultMeta
+from aioresults.sessions import Session
+from aioresults.transport.base import Channel, Properties
+from aioresults.transport.memory import MemoryBroker
+from aioresults.waiters import Waiter, Waiters
+from tests.eventually import eventually
+
+
+class FakeSession:
+    """A session on a memory broker; each operation first fails with, or calls, what stands in `before`."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
+        self.before: list[AioResultsError | None] = []
+        self.after: list[Callable[[], Awaitable[object]]] = []
+        self.channels: list[Channel] = []
+
+    async def run(self, operation: Callable[[Channel], Awaitable[Any]], *, publishing: bool = False) -> Any:
+        error = self.before.pop(0) if self.before else None
+        if error is not None:
+            raise error
+        channel = await self.connection.channel()
+        try:
+            return await operation(channel)
+        finally:
+            await channel.close()
+            if self.after:
+                await self.after.pop(0)()
+
+    async def consumer(self, prefetch_count: int) -> Channel:
+        channel: Channel = await self.connection.channel()
+        await channel.basic_qos(prefetch_count)
+        self.channels.append(channel)
+        return channel
+
+
+def read(message: Message) -> ResultMeta:
+    """Read a message of the form `task_id status`."""
+    task_id, status = message.body.decode().split()
+    return ResultMeta(task_id, status)
+
+
+class Bench:
+    """A drain at work, the waiters it serves, and the broker behind it."""
+
+    def __init__(self, broker: MemoryBroker, session: FakeSession, channel: Channel) -> None:
+        self.broker = broker
+        self.session = session
+        self.channel = channel
+        self.waiters = Waiters(100)
+        self.queue_for: Callable[[str], Queue | None] = Queue
+        self.drain = Drain(self.waiters, lambda task_id: self.queue_for(task_id), read)
+        self.running = asyncio.create_task(self.drain.run(cast("Session", session)))
+
+    def wait(self, task_id: str) -> Waiter:
+        return Waiter(self.waiters, task_id, 10)
+
+    async def publish(self, queue: str, text: str) -> None:
+        await self.channel.basic_publish(text.encode(), Properties(), "", queue, mandatory=True)
+
+    async def consumed(self, queue: str, consumers: int = 1) -> None:
+        def is_consumed() -> bool:
+            info = self.broker.queue(queue)
+            return info is not None and info.consumers == consumers
+
+        await eventually(is_consumed)
+
+
+@asynccontextmanager
+async def working() -> AsyncIterator[Bench]:
+    broker = MemoryBroker("drain")
+    connection = await broker.connect()
+    bench = Bench(broker, FakeSession(connection), await connection.channel(confirms=True))
+    yield bench
+    if not bench.session.lost.done():
+        bench.session.lost.set_result(BrokerUnavailable("the end"))
+    await asyncio.wait([bench.running])
+    await connection.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain_module, "RETRY_INTERVAL", 0.01)
+
+
+class TestOpening:
+    @pytest.mark.parametrize("error", [BrokerUnavailable("slow"), ChannelClosed()], ids=repr)
+    async def test_is_tried_again_when_the_broker_is_slow(
+        self, error: AioResultsError, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with working() as bench:
+            bench.session.before += [error, error]
+            with caplog.at_level(logging.WARNING, "aioresults"):
+                waiter = bench.wait("a")
+                await bench.consumed("a")
+            assert caplog.text.count("trying again") == 2
+            await bench.publish("a", "a SUCCESS")
+            assert (await waiter).status == "SUCCESS"
+
+    async def test_that_is_refused_fails_who_waits(self) -> None:
+        async with working() as bench:
+            bench.session.before.append(AccessRefused(403, "ACCESS_REFUSED"))
+            waiter, other = bench.wait("a"), bench.wait("b")
+            with pytest.raises(AccessRefused):
+                await waiter
+            await bench.consumed("b")
+            other.cancel()
+
+    async def test_of_a_queue_that_is_deleted_in_between(self) -> None:
+        async with working() as bench:
+
+            async def delete() -> None:
+                bench.broker.delete_queue("a")
+
+            bench.session.after.append(delete)
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            await bench.publish("a", "a SUCCESS")
+            assert (await waiter).status == "SUCCESS"
+
+    async def test_of_many_on_a_channel_that_the_broker_closes(self) -> None:
+        async with working() as bench:
+            waiters = {name: bench.wait(name) for name in map(str, range(40))}
+            for name in waiters:
+                await bench.consumed(name)
+            # Whatever was refused on it, the consumers of the channel are gone with it.
+            bench.session.channels[0].basic_ack(999)
+            await eventually(lambda: bench.session.channels[0].is_closed)
+            for name, waiter in waiters.items():
+                await bench.consumed(name)
+                await bench.publish(name, f"{name} SUCCESS")
+                assert (await waiter).status == "SUCCESS"
+
+    async def test_without_a_queue_is_nothing(self) -> None:
+        async with working() as bench:
+            bench.queue_for = lambda task_id: None
+            waiter = bench.wait("a")
+            bench.queue_for = Queue
+            other = bench.wait("b")
+            await bench.consumed("b")
+            assert not waiter.done()
+            for each in (waiter, other):
+                each.cancel()
+
+
+class TestBeingCancelled:
+    async def test_because_the_queue_was_deleted(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            bench.broker.delete_queue("a")
+            with pytest.raises(ResultForgotten):
+                await waiter
+            waiter.leave()
+            assert len(bench.drain) == 0
+
+    async def test_for_another_reason_it_consumes_again(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            # As when a node fails over: the consumer is gone, the queue is there.
+            bench.broker.delete_queue("a")
+            await Queue("a").declare(bench.channel)
+            await bench.consumed("a")
+            await bench.publish("a", "a SUCCESS")
+            assert (await waiter).status == "SUCCESS"
+
+
+class TestSettling:
+    async def test_a_deletion_that_is_refused_is_given_up(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            await bench.publish("a", "a SUCCESS")
+            await waiter
+            bench.session.before.append(AccessRefused(403, "ACCESS_REFUSED"))
+            with caplog.at_level(logging.WARNING, "aioresults"):
+                waiter.take()
+                await asyncio.wait_for(bench.drain.finish(cast("Session", bench.session)), 5)
+            assert "cannot be deleted" in caplog.text
+
+    async def test_a_deletion_that_failed_is_made_up_for(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            await bench.publish("a", "a SUCCESS")
+            await waiter
+            bench.session.before.append(BrokerUnavailable("slow"))
+            waiter.take()
+            await asyncio.wait_for(bench.drain.deleted("a"), 5)
+            assert bench.broker.queue("a") is None
+
+    async def test_in_the_next_session(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            await bench.publish("a", "a SUCCESS")
+            await waiter
+            bench.session.lost.set_result(BrokerUnavailable("gone"))
+            await asyncio.sleep(0)
+            waiter.take()
+            session = FakeSession(bench.session.connection)
+            running = asyncio.create_task(bench.drain.run(cast("Session", session)))
+            await asyncio.wait_for(bench.drain.finish(cast("Session", session)), 5)
+            assert bench.broker.queue("a") is None
+            session.lost.set_result(BrokerUnavailable("the end"))
+            await running
+
+    async def test_what_is_not_ours_returns_when_nobody_waits(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            await bench.publish("a", "other SUCCESS")
+            await bench.publish("a", "a STARTED")
+            await eventually(lambda: bench.drain.received == 2)
+            waiter.leave()
+            await bench.consumed("a", 0)
+            info = bench.broker.queue("a")
+            assert info is not None
+            assert (info.ready, info.unacked) == (1, 0)
+
+    async def test_a_better_report_replaces_the_one_at_hand(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            for status in ("FAILURE", "SUCCESS", "FAILURE", "SUCCESS"):
+                await bench.publish("a", f"a {status}")
+            await eventually(lambda: bench.drain.received == 4)
+            latest = bench.waiters.latest("a")
+            assert latest is not None
+            assert latest.status == "SUCCESS"
+            info = bench.broker.queue("a")
+            assert info is not None
+            assert (info.ready, info.unacked) == (0, 1)
+            waiter.leave()
+            await bench.consumed("a", 0)
+            delivery = await bench.channel.basic_get("a")
+            assert delivery is not None
+            assert delivery.body == b"a SUCCESS"
+
+
+async def test_a_defect_ends_the_run_with_its_error() -> None:
+    def defect(task_id: str) -> Queue | None:
+        raise KeyError(task_id)
+
+    async with working() as bench:
+        bench.queue_for = defect
+        bench.wait("a").cancel()
+        await eventually(bench.running.done)
+        assert isinstance(bench.running.exception(), KeyError)

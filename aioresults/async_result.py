@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aioresults.results import ResultMeta
@@ -72,7 +72,7 @@ class AsyncResult(Generic[T]):
         """Whether the task has ended with an error, or was revoked."""
         return (await self.meta()).is_failure
 
-    def updates(self, timeout: float | None = None) -> AsyncIterator[ResultMeta]:
+    def updates(self, timeout: float | None = None) -> AsyncGenerator[ResultMeta, None]:
         """Iterate over the state reports until the ready one; see ``AMQPBackend.watch``."""
         return self._backend.watch(self.task_id, timeout=timeout)
 

@@ -8,7 +8,7 @@ every call may be cancelled without losing a result; and a wait outlasts any out
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar, overload
 
@@ -309,7 +309,7 @@ class AMQPBackend(Storing):
         limit = checks.timeout(timeout)
         return ManyResults(self._waiters, ids, timeout=limit, on_message=on_message, take_ready=self._lookup.take_ready)
 
-    def watch(self, task_id: str, timeout: float | None = None) -> AsyncIterator[ResultMeta]:
+    def watch(self, task_id: str, timeout: float | None = None) -> AsyncGenerator[ResultMeta, None]:
         """Iterate over the state reports of a task, until the ready one, which is taken.
 
         Args:

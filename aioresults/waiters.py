@@ -85,6 +85,35 @@ class _Entry:
         self.taken = False
 
 
+class _Recent:
+    """The last ``limit`` metas that were kept or used, by task id."""
+
+    __slots__ = ("_limit", "_metas")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._metas: OrderedDict[str, ResultMeta] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._metas)
+
+    def get(self, task_id: str) -> ResultMeta | None:
+        meta = self._metas.get(task_id)
+        if meta is not None:
+            self._metas.move_to_end(task_id)
+        return meta
+
+    def keep(self, meta: ResultMeta) -> None:
+        if self._limit:
+            self._metas[meta.task_id] = meta
+            self._metas.move_to_end(meta.task_id)
+            if len(self._metas) > self._limit:
+                self._metas.popitem(last=False)
+
+    def drop(self, task_id: str) -> None:
+        self._metas.pop(task_id, None)
+
+
 class Waiters:
     """All waits of one backend, and its cache of metas.
 
@@ -95,8 +124,9 @@ class Waiters:
 
     def __init__(self, max_cached: int, unclaimed: Unclaimed | None = None) -> None:
         self._entries: dict[str, _Entry] = {}
-        self._cache: OrderedDict[str, ResultMeta] = OrderedDict()
-        self._max_cached: Final = max_cached
+        #: Results that were taken here, and what else was seen of tasks: not ready, or looked at and left where it is.
+        self._taken: Final = _Recent(max_cached)
+        self._seen: Final = _Recent(max_cached)
         #: Called with a task id when somebody starts to wait for it, and when the last one has left; the second
         #: argument then says whether anybody took the result. Must not call back.
         self.on_change: Callable[[str, bool], None] | None = None
@@ -116,7 +146,7 @@ class Waiters:
     @property
     def cached(self) -> int:
         """How many metas are in the cache."""
-        return len(self._cache)
+        return len(self._taken) + len(self._seen)
 
     # Waiting
 
@@ -141,8 +171,8 @@ class Waiters:
         held = None if self._unclaimed is None else self._unclaimed.claim(task_id)
         if held is not None:
             return held.meta, held.size
-        known = self._cache.get(task_id)
-        # A ready meta in the cache was taken before. Who joins all the same waits for a new one.
+        # What is ready is still with the broker, or was taken: who joins now waits for it, or for a new one.
+        known = self._seen.get(task_id)
         return (None if known is None or known.is_ready else known), 0
 
     def take(self, task_id: str, listener: Listener) -> None:
@@ -152,10 +182,11 @@ class Waiters:
             entry.taken = True
             self._remove(task_id, entry, listener)
 
-    def taken(self, task_id: str) -> None:
+    def taken(self, meta: ResultMeta) -> None:
         """Have what the broker holds of a task removed: a caller without a wait has its ready report."""
+        self._remember(meta)
         if self.on_change is not None:
-            self.on_change(task_id, True)
+            self.on_change(meta.task_id, True)
 
     def leave(self, task_id: str, listener: Listener) -> None:
         """End a wait that took nothing: cancelled, timed out, failed. Leaving twice, or after ``take``, is no error."""
@@ -169,8 +200,10 @@ class Waiters:
             return
         del self._entries[task_id]
         if entry.latest is not None:
-            if entry.taken or not entry.latest.is_ready:
+            if entry.taken:
                 self._remember(entry.latest)
+            elif not entry.latest.is_ready:
+                self._see(entry.latest)
             elif self._unclaimed is not None:
                 self._unclaimed.put(entry.latest, entry.size)
         if self.on_change is not None:
@@ -203,8 +236,8 @@ class Waiters:
         """Keep a report that nobody waits for, if that is done here, and if it says more than what is known."""
         if self._unclaimed is None:
             return False
-        known = self._cache.get(meta.task_id)
-        if known is None or not known.is_ready:
+        known = self._taken.get(meta.task_id)
+        if known is None:
             return self._unclaimed.put(meta, size)
         if not states.supersedes(meta.status, known.status):
             return False
@@ -243,15 +276,11 @@ class Waiters:
         if entry is not None and entry.latest is not None:
             return entry.latest
         kept = None if self._unclaimed is None else self._unclaimed.get(task_id)
-        return kept or self._cache.get(task_id)
+        return kept or self._seen.get(task_id) or self._taken.get(task_id)
 
     def ready(self, task_id: str) -> ResultMeta | None:
         """Return the ready report of ``task_id`` if it was taken in this process, or None."""
-        meta = self._cache.get(task_id)
-        if meta is None or not meta.is_ready:
-            return None
-        self._cache.move_to_end(task_id)
-        return meta
+        return self._taken.get(task_id)
 
     def learn(self, meta: ResultMeta) -> ResultMeta:
         """Take in what a look at the broker showed; return the report that counts of this and what was known."""
@@ -259,24 +288,28 @@ class Waiters:
         if known is not None and not states.supersedes(meta.status, known.status):
             return known
         if not self.report(meta):
-            self._remember(meta)
+            self._see(meta)
         return meta
 
     def _remember(self, meta: ResultMeta) -> None:
-        if self._max_cached <= 0:
-            return
-        self._cache[meta.task_id] = meta
-        self._cache.move_to_end(meta.task_id)
-        if len(self._cache) > self._max_cached:
-            self._cache.popitem(last=False)
+        """Keep a result that was taken."""
+        self._taken.keep(meta)
+        self._seen.drop(meta.task_id)
+
+    def _see(self, meta: ResultMeta) -> None:
+        """Keep a report that was not taken, unless it says less than the result that was."""
+        taken = self._taken.get(meta.task_id)
+        if taken is None or states.supersedes(meta.status, taken.status):
+            self._seen.keep(meta)
 
     def discard(self, task_id: str) -> None:
         """Drop the cached meta of ``task_id``; those who wait for it go on waiting."""
-        self._cache.pop(task_id, None)
+        self._taken.drop(task_id)
+        self._seen.drop(task_id)
 
     def forget(self, task_id: str) -> None:
         """Drop all that is known of ``task_id``; those who wait for it get ``ResultForgotten``."""
-        self._cache.pop(task_id, None)
+        self.discard(task_id)
         if self._unclaimed is not None:
             self._unclaimed.forget(task_id)
         entry = self._entries.get(task_id)

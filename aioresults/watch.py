@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 from aioresults.errors import AioResultsError, ResultTimeout
@@ -49,7 +49,7 @@ class Watcher:
 
 async def watch(
     waiters: Waiters, task_id: str, timeout: float | None, take: Callable[[str], Awaitable[ResultMeta]]
-) -> AsyncIterator[ResultMeta]:
+) -> AsyncGenerator[ResultMeta, None]:
     """Yield the reports of a task as they arrive, and end after the ready one, which is then taken.
 
     Args:

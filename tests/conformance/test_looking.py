@@ -189,7 +189,7 @@ class TestLooking:
         task_id = new_id()
         await store(task_id, 1)
         assert (await caller.get_task_meta(task_id)).is_ready
-        assert await caller.wait_for(task_id, timeout=5, cache=False) == 1
+        assert await caller.wait_for(task_id, timeout=5) == 1
         await raw.gone(caller, task_id)
 
 

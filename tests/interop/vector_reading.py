@@ -11,10 +11,10 @@ import base64
 import secrets
 import sys
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
@@ -101,7 +101,7 @@ async def _read(backend: AMQPBackend, channel: AbstractChannel, name: str, vecto
         await publish(channel, queue.name, vector)  # what cannot be read is dropped
     seen = Seen(name, vector, looked)
     if isinstance(looked, ResultMeta) and not looked.is_ready:
-        watching = cast("AsyncGenerator[ResultMeta, None]", backend.watch(task_id, timeout=10))
+        watching = backend.watch(task_id, timeout=10)
         async with aclosing(watching) as reports:
             seen.watched = await anext(reports)
     else:

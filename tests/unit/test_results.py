@@ -9,7 +9,7 @@ import pytest
 from aioresults import AMQPBackend, AsyncResult, Request, ResultMeta
 
 
-def handle(task_id: str) -> AsyncResult:
+def handle(task_id: str) -> AsyncResult[Any]:
     return AsyncResult(task_id, AMQPBackend("memory://unused"))
 
 

@@ -43,8 +43,9 @@ class Task:
     #: Seen while somebody waits.
     seen: ResultMeta | None = None
     taken: bool = False
-    #: Remembered when nobody waits: taken before, or not ready.
+    #: Remembered when nobody waits: what was taken, and what was only seen since.
     cached: ResultMeta | None = None
+    looked: ResultMeta | None = None
     #: Arrived before anybody asked.
     kept: ResultMeta | None = None
 
@@ -85,8 +86,8 @@ class WaitersMachine(RuleBasedStateMachine):
         if not task.listeners:
             task.taken = False
             task.seen, task.kept = task.kept, None
-            if task.seen is None and task.cached is not None and not task.cached.is_ready:
-                task.seen = task.cached
+            if task.seen is None and task.looked is not None and not task.looked.is_ready:
+                task.seen = task.looked
         task.listeners.append(listener)
         self.expected[listener] = [] if task.seen is None else [task.seen]
         self.waiters.join(task_id, listener)
@@ -111,8 +112,11 @@ class WaitersMachine(RuleBasedStateMachine):
         assert self.changes == [(task_id, task.taken)]
         self.changes.clear()
         if task.seen is not None:
-            if task.taken or not task.seen.is_ready:
-                task.cached = task.seen
+            if task.taken:
+                task.cached, task.looked = task.seen, None
+            elif not task.seen.is_ready:
+                if better(task.seen, task.cached):
+                    task.looked = task.seen
             elif self.unclaimed:
                 task.kept = task.seen
         task.seen = None
@@ -128,10 +132,10 @@ class WaitersMachine(RuleBasedStateMachine):
                     self.expected[listener].append(meta)
         elif not self.unclaimed:
             counts = False
-        elif task.cached is not None and task.cached.is_ready:
+        elif task.cached is not None:
             counts = better(meta, task.cached)
             if counts:
-                task.cached = meta
+                task.cached, task.looked = meta, None
         else:
             counts = better(meta, task.kept)
             if counts:
@@ -150,7 +154,7 @@ class WaitersMachine(RuleBasedStateMachine):
     @rule(task_id=IDS)
     def forget(self, task_id: str) -> None:
         task = self.tasks[task_id]
-        task.seen = task.cached = task.kept = None
+        task.seen = task.cached = task.looked = task.kept = None
         self.waiters.forget(task_id)
         for listener in task.listeners:
             error = listener.heard[-1]
@@ -160,7 +164,7 @@ class WaitersMachine(RuleBasedStateMachine):
 
     @rule(task_id=IDS)
     def discard(self, task_id: str) -> None:
-        self.tasks[task_id].cached = None
+        self.tasks[task_id].cached = self.tasks[task_id].looked = None
         self.waiters.discard(task_id)
 
     @rule(task_id=IDS, status=STATUSES)
@@ -168,7 +172,7 @@ class WaitersMachine(RuleBasedStateMachine):
         task, meta = self.tasks[task_id], self.meta(task_id, status)
         if self.unclaimed:
             return  # there is nothing to look at
-        known = task.seen or task.cached
+        known = task.seen or task.looked or task.cached
         if not better(meta, known):
             assert self.waiters.learn(meta) is known
             return
@@ -180,7 +184,7 @@ class WaitersMachine(RuleBasedStateMachine):
             if meta.is_ready:
                 self.observed.append(meta)
         else:
-            task.cached = meta
+            task.looked = meta
 
     @invariant()
     def every_listener_heard_what_it_should(self) -> None:
@@ -195,10 +199,10 @@ class WaitersMachine(RuleBasedStateMachine):
         assert len(self.waiters) == len(waiting)
         for task_id, task in self.tasks.items():
             assert (task_id in self.waiters) is (task_id in waiting)
-            assert self.waiters.latest(task_id) is (task.seen or task.kept or task.cached)
-            ready = task.cached if task.cached is not None and task.cached.is_ready else None
-            assert self.waiters.ready(task_id) is ready
-        assert self.waiters.cached == sum(task.cached is not None for task in self.tasks.values())
+            assert self.waiters.latest(task_id) is (task.seen or task.kept or task.looked or task.cached)
+            assert self.waiters.ready(task_id) is task.cached
+        known = [meta for task in self.tasks.values() for meta in (task.cached, task.looked) if meta is not None]
+        assert self.waiters.cached == len(known)
 
     @invariant()
     def a_listener_hears_each_life_in_order(self) -> None:

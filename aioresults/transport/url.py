@@ -52,12 +52,15 @@ def transport_for(
 
 def _parse(url: object) -> SplitResult:
     if not isinstance(url, str):
-        raise ConfigurationError(f"a URL must be a string, not {url!r}")
+        raise ConfigurationError(f"a URL must be a string, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # raises for a port that is none
-    except ValueError as error:
-        raise ConfigurationError(f"a URL that cannot be read: {error}") from None
+    except ValueError:
+        # Its text may hold a part of the password: what follows a "/" in there that is not escaped is no port.
+        raise ConfigurationError(
+            "a URL that cannot be read: check the port, and write / as %2F, # as %23, ? as %3F in user and password"
+        ) from None
     if parts.scheme not in ("amqp", "amqps", "memory"):
         raise ConfigurationError(f"URL scheme {parts.scheme!r} is none of 'amqp', 'amqps', 'memory'")
     if parts.scheme == "memory":

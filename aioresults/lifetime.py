@@ -160,8 +160,7 @@ class Lifetime:
 
     async def open(self) -> None:
         """Start, and return when the first session can be used. Opening twice is no error."""
-        if self._state is State.CLOSED:
-            raise BackendClosed("the backend is closed, and cannot be opened again")
+        self._check_not_closed()
         self._check_place()
         if self._root is None:
             self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
@@ -173,8 +172,12 @@ class Lifetime:
             if self._state is State.NEW:
                 await self._stop()
             raise
-        if self._state is State.NEW:
-            self._state = State.OPEN
+        self._check_not_closed()  # meanwhile
+        self._state = State.OPEN
+
+    def _check_not_closed(self) -> None:
+        if self._state is State.CLOSED:
+            raise BackendClosed("the backend is closed, and cannot be opened again")
 
     async def _prepare(self, session: Session) -> None:
         await self._hooks.prepare(session)
@@ -197,6 +200,7 @@ class Lifetime:
         self._state = State.CLOSED
         failure = BackendClosed(f"the background task failed: {error!r}")
         failure.__cause__ = error
+        self.sessions.end(failure)
         self.waiters.fail_all(failure)
         self.sessions.end(failure)
 
@@ -225,14 +229,17 @@ class Lifetime:
         except (TimeoutError, BrokerUnavailable) as error:
             logger.warning("closing with %d reports unconfirmed (%s)", len(self.outbox), type(error).__name__)
         await self.outbox.stop()
-        self.waiters.fail_all(BackendClosed("the backend was closed"))
+        closed = BackendClosed("the backend was closed")
+        self.sessions.end(closed)
+        self.waiters.fail_all(closed)
         await self._stop()
 
     async def _stop(self) -> None:
         root, self._root = self._root, None
         if root is not None:
             root.cancel()
-            await asyncio.gather(root, return_exceptions=True)
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([root])  # not gather, which would cancel it once more with its caller
 
     def stats(self) -> dict[str, int | bool | str]:
         """Return figures: plain values, cheap."""

@@ -190,6 +190,7 @@ class Sessions:
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()
         self._refusal: AioResultsError | None = None
+        self._end: AioResultsError | None = None
         self.current: Session | None = None
         #: Why there is no session now.
         self.last_error: AioResultsError = BrokerUnavailable("no attempt to connect has ended yet")
@@ -221,7 +222,7 @@ class Sessions:
                 finally:
                     self.current = None
                     if session.lost.done():
-                        self.last_error = session.lost.result()
+                        self._lost(session.lost.result())
                     await session.close()
                 if monotonic() - established > RECONNECT_INTERVAL:
                     attempt = 0
@@ -229,19 +230,25 @@ class Sessions:
             attempt += 1
 
     async def _open(self) -> Session:
-        connections: list[Connection] = []
+        opened: list[Connection | Session] = []
         try:
             async with limited(self._connect_timeout):
-                connections.append(await self._transport.connect())
-                if not self._store_only:
-                    connections.append(await self._transport.connect())
+                connections = [await self._connect(opened) for _ in range(1 if self._store_only else 2)]
                 session = Session(self._transport, connections, self._rpc_timeout)
+                opened.append(session)
                 await self._prepare(session)
             return session
-        except BaseException:
-            for connection in connections:
-                await connection.close()
+        except BaseException as error:
+            for each in reversed(opened):
+                await each.close()
+            if isinstance(error, Exception) and not isinstance(error, AioResultsError):
+                raise AioResultsError(f"preparing the session failed: {error!r}") from error
             raise
+
+    async def _connect(self, opened: list[Connection | Session]) -> Connection:
+        connection = await self._transport.connect()
+        opened.append(connection)
+        return connection
 
     def _establish(self, session: Session) -> None:
         self.count += 1
@@ -249,6 +256,10 @@ class Sessions:
             logger.info("connected to %s", self._transport.as_uri())
         self.current = session
         self._notify()
+
+    def _lost(self, error: BrokerUnavailable) -> None:
+        self.last_error = error
+        logger.warning("connecting again to %s: %s", self._transport.as_uri(), error)
 
     def _failed(self, error: BrokerUnavailable, attempt: int) -> None:
         self.failures += 1
@@ -287,18 +298,29 @@ class Sessions:
 
         Raises:
             BrokerUnavailable: there is none, for the reason of the last attempt.
-            AioResultsError: the error that the broker refused us with.
+            AioResultsError: the error that the broker refused us with, or the one of ``end``.
         """
         self.ask()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self.current is None:
+                while self.current is None and self._end is None:
                     await self._changed.wait()
                     if self._refusal is not None:
-                        raise self._refusal
+                        raise self._refusal.with_traceback(None)
+        if self._end is not None:
+            raise self._end.with_traceback(None)
         if self.current is None:
+<<<<<<< Updated upstream
             if timeout and not isinstance(self.last_error, BrokerRefused):
                 text = f"no connection to {self._transport.as_uri()} within {timeout:g} s: {self.last_error}"
                 raise BrokerUnavailable(text) from self.last_error
             raise self.last_error
+=======
+            raise self.last_error.with_traceback(None)
+>>>>>>> Stashed changes
         return self.current
+
+    def end(self, error: AioResultsError) -> None:
+        """Have everyone who waits for a session get ``error``, now and from now on."""
+        self._end = error
+        self._notify()

@@ -148,3 +148,16 @@ async def test_a_node_that_does_not_answer_is_not_tried_twice_in_a_row(amqp_url:
     async with asyncio.timeout(5):
         connection = await transport.connect()
     await connection.close()
+
+
+async def test_a_connection_whose_caller_left_while_it_was_opened_is_closed(amqp_url: str, proxy: MakeProxy) -> None:
+    between = await proxy(amqp_url)
+    transport = transport_for(between.url_for(amqp_url))
+    for moment in range(100):
+        opening = asyncio.create_task(transport.connect())
+        await asyncio.sleep(moment * 0.0002)
+        if opening.cancel():
+            await asyncio.wait([opening])
+        if not opening.cancelled():
+            await opening.result().close()
+    await eventually(lambda: between.accepted > 0 and between.connections == 0)

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
@@ -23,6 +23,9 @@ from aioresults.transport.amqp.outcome import (
     translated,
 )
 from aioresults.transport.base import OnClose
+
+#: Seconds for an attempt to connect to succeed after its caller has left.
+GIVE_UP_TIMEOUT: Final = 0.5
 
 
 class AMQPTransport:
@@ -53,13 +56,16 @@ class AMQPTransport:
         self._ssl_context = ssl_context
 
     async def connect(self) -> AMQPConnection:
+        opener = self._connection() if self._connection else self._open(self._urls[self._next])
+        opening = asyncio.ensure_future(opener)
         try:
-            opened = await (self._connection() if self._connection else self._open(self._urls[self._next]))
+            opened = await asyncio.shield(opening)
         except (Exception, asyncio.CancelledError) as error:
             if self._urls:
                 self._next = (self._next + 1) % len(self._urls)
             if is_cancelled_by_caller(error):
-                raise  # out of time, as a rule: the node does not answer
+                await _give_up(opening)
+                raise
             raise translate_connect(error) from error
         return AMQPConnection(opened)
 
@@ -131,6 +137,14 @@ class AMQPConnection:
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._connection.close()
+
+
+async def _give_up(opening: asyncio.Future[AbstractConnection]) -> None:
+    """End an attempt whose caller has left, soon: cancelled in the moment of success, aiormq leaves a connection behind."""
+    await asyncio.wait([opening], timeout=GIVE_UP_TIMEOUT)
+    opening.cancel()
+    with suppress(Exception, asyncio.CancelledError):
+        await (await opening).close()
 
 
 def _discard(opening: asyncio.Task[AMQPChannel]) -> None:

@@ -202,7 +202,6 @@ class Lifetime:
         failure.__cause__ = error
         self.sessions.end(failure)
         self.waiters.fail_all(failure)
-        self.sessions.end(failure)
 
     async def close(self) -> None:
         """Flush within ``CLOSE_TIMEOUT``, then fail whoever still waits with ``BackendClosed``, and disconnect.

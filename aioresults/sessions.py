@@ -277,11 +277,6 @@ class Sessions:
         self._notify()
         await self._asked.wait()
 
-    def end(self, error: AioResultsError) -> None:
-        """Tell those who wait for a session that none will come."""
-        self.last_error = self._refusal = error
-        self._notify()
-
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -310,17 +305,13 @@ class Sessions:
         if self._end is not None:
             raise self._end.with_traceback(None)
         if self.current is None:
-<<<<<<< Updated upstream
             if timeout and not isinstance(self.last_error, BrokerRefused):
                 text = f"no connection to {self._transport.as_uri()} within {timeout:g} s: {self.last_error}"
                 raise BrokerUnavailable(text) from self.last_error
-            raise self.last_error
-=======
             raise self.last_error.with_traceback(None)
->>>>>>> Stashed changes
         return self.current
 
     def end(self, error: AioResultsError) -> None:
-        """Have everyone who waits for a session get ``error``, now and from now on."""
-        self._end = error
+        """Tell those who wait for a session, now and from now on, that none will come."""
+        self.last_error = self._end = error
         self._notify()

@@ -12,8 +12,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar, overload
 
-from aioresults import checks, messaging, states
+from aioresults import checks, states
 from aioresults.errors import BacklogLimitExceeded
+from aioresults.extension import Extension
 from aioresults.lifetime import Lifetime
 from aioresults.limits import Limits
 from aioresults.lookup import DEFAULT_BACKLOG_LIMIT
@@ -25,16 +26,15 @@ from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, Routing, RoutingOptions
 from aioresults.serialization import Codec, Serializers
 from aioresults.serialization.conversion import convert
-from aioresults.sessions import Session
 from aioresults.storing import Storing
-from aioresults.transport import Channel, transport_for
+from aioresults.transport import transport_for
 from aioresults.waiters import Waiter
 from aioresults.watch import watch
 
 T = TypeVar("T")
 
 
-class AMQPBackend(Storing):
+class AMQPBackend(Extension, Storing):
     """Stores and awaits task results over RabbitMQ.
 
     Args:
@@ -66,10 +66,6 @@ class AMQPBackend(Storing):
     Raises ``ConfigurationError``, naming the value and what is allowed.
     """
 
-    Consumer: ClassVar = messaging.Consumer
-    Exchange: ClassVar = messaging.Exchange
-    Producer: ClassVar = messaging.Producer
-    Queue: ClassVar = messaging.Queue
     BacklogLimitExceeded: ClassVar = BacklogLimitExceeded
     persistent: bool = True
     supports_autoexpire: ClassVar = True
@@ -120,6 +116,7 @@ class AMQPBackend(Storing):
             connect_timeout,
             rpc_timeout,
         )
+        self._rpc_timeout = limits.rpc_timeout
         kept = checks.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
         self._routing = (QueuePerTask() if routing is None else routing).configured(options)
@@ -171,38 +168,6 @@ class AMQPBackend(Storing):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
-
-    async def prepare(self, session: Session) -> None:
-        """Declare what the routing needs, and have ``revive`` called; awaited at the start of every session."""
-        for entity in self._routing.topology():
-            await session.run(entity.declare, publishing=True)
-        if type(self).revive is not AMQPBackend.revive:
-            await self.revive(await session.channel())  # opens a connection of its own, so only where it is wanted
-
-    async def revive(self, channel: Channel) -> None:
-        """Declare what your own code needs; awaited at the start of every session. Does nothing by itself.
-
-        ``channel`` is on a connection apart from the backend's: nothing done there disturbs a result.
-        """
-
-    # Where results go: to be overridden, as in Celery
-
-    def rkey(self, task_id: str) -> str:
-        """Return the routing key of a task's reports."""
-        return self._routing.rkey(task_id)
-
-    def destination_for(self, task_id: str, request: Any | None = None) -> tuple[str, str]:
-        """Return routing key and correlation id of a report about ``task_id``."""
-        return self._routing.destination_for(self.rkey(task_id), task_id, request)
-
-    def on_reply_declare(self, task_id: str) -> list[messaging.Queue]:
-        """Return the queues that are declared when a report about ``task_id`` finds none."""
-        queue = self.queue_for(task_id)
-        return [queue] if queue else []
-
-    def queue_for(self, task_id: str) -> messaging.Queue | None:
-        """Return the queue that holds the reports of a task; None when the routing gives it none of its own."""
-        return self._routing.queue(self.rkey(task_id))
 
     @property
     def reply_to(self) -> str | None:

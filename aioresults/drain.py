@@ -26,7 +26,7 @@ from aioresults.errors import (
     NotFound,
     ResultForgotten,
 )
-from aioresults.messaging import Consumer, Message, Queue
+from aioresults.messaging import Consumer, Message, Queue, declaring
 from aioresults.results import ResultMeta
 from aioresults.sessions import Session
 from aioresults.waiters import Waiters
@@ -87,15 +87,21 @@ class Drain:
         waiters: who waits.
         queue_for: the queue that holds the reports of a task.
         read: decodes a message into a report; raises ``DecodeError``.
+        consumer: the class of what consumes.
     """
 
     def __init__(
-        self, waiters: Waiters, queue_for: Callable[[str], Queue | None], read: Callable[[Message], ResultMeta]
+        self,
+        waiters: Waiters,
+        queue_for: Callable[[str], Queue | None],
+        read: Callable[[Message], ResultMeta],
+        consumer: type[Consumer] = Consumer,
     ) -> None:
         self._waiters = waiters
         waiters.on_change = self.on_change
         self._queue_for = queue_for
         self._read = read
+        self._make_consumer = consumer
         #: Ids whose consumer may not be as it should, and those in work: whether they have changed meanwhile.
         self._changed: asyncio.Queue[str] = asyncio.Queue()
         self._deletions: asyncio.Queue[str] = asyncio.Queue()
@@ -201,11 +207,11 @@ class Drain:
             await self._open(session, queue, task_id)
 
     async def _open(self, session: Session, queue: Queue, task_id: str) -> None:
-        await session.run(queue.declare)
+        await session.run(declaring(queue))
         consumer = await self._consumer(session)
         self._subscriptions[queue.name] = Subscription(task_id, consumer)
         try:
-            await consumer.consume(queue.name)
+            await consumer.attach(queue.name)
         except ChannelError as error:
             self._subscriptions.pop(queue.name, None)
             if not isinstance(error, (NotFound, ChannelClosed)):
@@ -220,7 +226,7 @@ class Drain:
             consumer = self._consumers[index]
             if consumer is None or consumer.channel.is_closed:
                 channel = await session.consumer(PREFETCH)
-                consumer = Consumer(channel, on_message=self._receive, on_cancel=self._on_cancel)
+                consumer = self._make_consumer(channel, on_message=self._receive, on_cancel=self._on_cancel)
                 channel.on_close(partial(self._on_close, consumer))
                 self._consumers[index] = consumer
             return consumer
@@ -229,7 +235,7 @@ class Drain:
         """Delete the queue of a result that was taken, and the result with it."""
         if subscription is not None:
             await self._cancel(queue, subscription)
-        await session.run(queue.delete)
+        await session.run(lambda channel: queue(channel).delete())
 
     async def _release(self, queue: Queue, subscription: Subscription) -> None:
         """Stop to consume a queue that nobody waits for, and return what nobody took."""
@@ -240,15 +246,13 @@ class Drain:
         subscription.state = State.CLOSING
         try:
             await subscription.consumer.cancel_by_queue(queue.name)
-        except ChannelError:
-            pass  # closed: its consumers are gone with it
         finally:
             self._subscriptions.pop(queue.name, None)
 
     async def _is_deleted(self, session: Session, queue: Queue) -> bool:
         """Forget a consumer that the broker cancelled; return whether that was because the queue was deleted."""
         try:
-            await session.run(lambda channel: channel.queue_declare(queue.name, passive=True))
+            await session.run(lambda channel: queue(channel).declare(passive=True))
         except NotFound:
             self._subscriptions.pop(queue.name, None)
             return True

@@ -23,6 +23,7 @@
     ├── RemoteTraceback                        the traceback of the worker, as the cause of what is raised here
     ├── TaskRevoked                            the task was revoked
     ├── NotBoundError                          an exchange or queue used without a channel
+    ├── MessageStateError                      a message acknowledged, rejected or requeued twice
     ├── NotSupported                           an operation that RabbitMQ refuses
     ├── MessageNacked                          the broker answered a publish with a negative confirm
     ├── MessageReturned                        a mandatory message reached no queue
@@ -195,6 +196,19 @@ class TaskRevoked(AioResultsError):
 
 class NotBoundError(AioResultsError):
     """An exchange, queue or producer was used before it was bound to a channel."""
+
+
+class MessageStateError(AioResultsError):
+    """The fate of a received message was sealed before: it was acknowledged, rejected or requeued; nothing was sent.
+
+    ``state`` is which: ``acknowledged``, ``rejected``, ``requeued``, or ``no_ack`` when it was consumed that way.
+    """
+
+    def __init__(self, state: str) -> None:
+        self.state = state
+        super().__init__(
+            "the message was consumed with no_ack" if state == "no_ack" else f"the message is {state} already"
+        )
 
 
 class NotSupported(AioResultsError):

@@ -29,13 +29,23 @@ class Inbox:
 
     Args:
         keep: whether the queue stays when the backend is closed.
+        consumer: the class of what consumes.
     """
 
-    def __init__(self, queue: Queue, waiters: Waiters, reports: Reports, *, keep: bool) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        waiters: Waiters,
+        reports: Reports,
+        *,
+        keep: bool,
+        consumer: type[Consumer] = Consumer,
+    ) -> None:
         self._queue = queue
         self._waiters = waiters
         self._reports = reports
         self._keep = keep
+        self._make_consumer = consumer
         self._consumer: Consumer | None = None
         self._ended: asyncio.Future[None] | None = None
         self.received = 0
@@ -47,7 +57,7 @@ class Inbox:
 
     async def start(self, session: Session) -> None:
         """Declare the inbox and consume it."""
-        declared = await session.run(self._queue.declare)
+        declared = await session.run(lambda channel: self._queue(channel).declare())
         if declared.consumer_count and self._consumer is None:
             logger.warning(
                 "the inbox %s has a consumer already: two processes of one name get each other's results",
@@ -61,8 +71,8 @@ class Inbox:
                 ended.set_result(None)
 
         channel.on_close(end)
-        self._consumer = Consumer(channel, on_message=self._receive, on_cancel=end)
-        await self._consumer.consume(self._queue.name)
+        self._consumer = self._make_consumer(channel, on_message=self._receive, on_cancel=end)
+        await self._consumer.attach(self._queue.name)
 
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost; an inbox that was deleted meanwhile is declared again."""
@@ -85,7 +95,7 @@ class Inbox:
         if not self._keep:
             if self._consumer is not None:
                 await self._consumer.cancel_by_queue(self._queue.name)
-            await session.run(self._queue.delete)
+            await session.run(lambda channel: self._queue(channel).delete())
 
     async def deleted(self, task_id: str) -> None:
         """Return at once: what was taken is gone."""

@@ -21,7 +21,7 @@ from aioresults.errors import BackendClosed, BrokerUnavailable, ConfigurationErr
 from aioresults.inbox import Inbox
 from aioresults.limits import Limits
 from aioresults.lookup import Lookup
-from aioresults.messaging import Queue
+from aioresults.messaging import Consumer, Producer, Queue
 from aioresults.outbox import Outbox
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
@@ -48,12 +48,19 @@ class State(Enum):
 class Hooks(Protocol):
     """What the backend lets its subclasses override, and what the parts below ask it for."""
 
+    Consumer: type[Consumer]
+    Producer: type[Producer]
+
     def queue_for(self, task_id: str) -> Queue | None:
         """Return the queue that holds the reports of a task, if it has one of its own."""
         ...
 
     def on_reply_declare(self, task_id: str) -> list[Queue]:
         """Return what to declare when a report finds no queue."""
+        ...
+
+    def inbox(self) -> Queue | None:
+        """Return the one queue that is consumed for all tasks, if there is one."""
         ...
 
     async def prepare(self, session: Session) -> None:
@@ -100,14 +107,15 @@ class Lifetime:
             coalesces=routing.coalesces,
             policy=retry_policy,
             unroutable=unroutable,
+            producer=hooks.Producer,
         )
-        inbox = routing.inbox()
+        inbox = hooks.inbox()
         self._unclaimed = Unclaimed(limits.max_unclaimed_results, limits.max_unclaimed_bytes, expires)
         self.waiters = Waiters(limits.max_cached_results, self._unclaimed if inbox else None)
         self._reader: Drain | Inbox = (
-            Inbox(inbox, self.waiters, reports, keep=routing.keeps_inbox)
+            Inbox(inbox, self.waiters, reports, keep=routing.keeps_inbox, consumer=hooks.Consumer)
             if inbox
-            else Drain(self.waiters, hooks.queue_for, reports.read)
+            else Drain(self.waiters, hooks.queue_for, reports.read, hooks.Consumer)
         )
         self._reads = not store_only
         self.lookup = Lookup(

@@ -13,7 +13,6 @@ from aioresults.errors import BacklogLimitExceeded, DecodeError, NotFound, Resul
 from aioresults.messaging import Message, Queue
 from aioresults.results import ResultMeta
 from aioresults.sessions import Sessions, limited
-from aioresults.transport.base import Channel
 from aioresults.waiters import Waiter, Waiters
 
 logger = logging.getLogger("aioresults")
@@ -25,14 +24,14 @@ DEFAULT_BACKLOG_LIMIT: Final = 1000
 Read = Callable[[Message], ResultMeta]
 
 
-async def look(channel: Channel, queue: str, task_id: str, read: Read, *, backlog_limit: int) -> ResultMeta | None:
+async def look(queue: Queue, task_id: str, read: Read, *, backlog_limit: int) -> ResultMeta | None:
     """Return the report that counts among those in ``queue``, or None when there is none, or no queue.
 
     Reads on until the queue is empty. The report that counts goes back to the queue for the next reader, the others
     are acknowledged; messages of other tasks go back as well. Nothing is declared.
 
     Args:
-        channel: one for this look alone; it is closed by the broker when there is no queue.
+        queue: bound to a channel for this look alone, which the broker closes when there is no queue.
         backlog_limit: reports that may be read; one look at an empty queue is not one of them.
 
     Raises:
@@ -44,10 +43,9 @@ async def look(channel: Channel, queue: str, task_id: str, read: Read, *, backlo
     unreadable: DecodeError | None = None
     try:
         for _ in range(backlog_limit):
-            delivery = await channel.basic_get(queue)
-            if delivery is None:
+            message = await queue.get()
+            if message is None:
                 break
-            message = Message(delivery)
             try:
                 meta = read(message)
             except DecodeError as error:
@@ -73,7 +71,7 @@ async def look(channel: Channel, queue: str, task_id: str, read: Read, *, backlo
     if foreign or best is not None:
         # Answered when they are back in the queue: whoever looks next, in any process, finds them.
         with suppress(NotFound):
-            await channel.queue_declare(queue, passive=True)
+            await queue.declare(passive=True)
     if best is None and unreadable is not None:
         raise unreadable
     return best[1] if best is not None else None
@@ -160,9 +158,7 @@ class Lookup:
         if queue is None:
             return None
         session = await self._sessions.wait(self._rpc_timeout)
-        return await session.run(
-            lambda channel: look(channel, queue.name, task_id, self._read, backlog_limit=backlog_limit)
-        )
+        return await session.run(lambda channel: look(queue(channel), task_id, self._read, backlog_limit=backlog_limit))
 
     async def delete(self, task_id: str) -> None:
         """Delete what the broker holds of a task."""
@@ -171,4 +167,4 @@ class Lookup:
             session = await self._sessions.wait(self._rpc_timeout)
             async with limited(self._rpc_timeout):
                 await self._deleted(task_id)
-            await session.run(queue.delete)
+            await session.run(lambda channel: queue(channel).delete())

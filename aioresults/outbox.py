@@ -32,7 +32,7 @@ from aioresults.errors import (
     ResultNotRouted,
     ResultTooLarge,
 )
-from aioresults.messaging import Producer, Queue
+from aioresults.messaging import Producer, Queue, declaring
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
 from aioresults.routing import Destination
@@ -140,6 +140,7 @@ class Outbox:
         coalesces: whether many reports for a routing key may travel in one message.
         policy: the waits between attempts.
         unroutable: seconds between attempts at a destination that is not there.
+        producer: the class of what publishes.
     """
 
     def __init__(
@@ -151,8 +152,10 @@ class Outbox:
         coalesces: Callable[[str], bool],
         policy: RetryPolicy,
         unroutable: Sequence[float],
+        producer: type[Producer] = Producer,
     ) -> None:
         self._sessions = sessions
+        self._producer = producer()
         self._reports = reports
         self._queues_for = queues_for
         self._coalesces = coalesces
@@ -318,38 +321,40 @@ class Outbox:
             pass  # the next attempt says so too
 
     async def _publish(self, session: Session, lane: Lane) -> None:
-        producer = Producer(session.publisher or await session.open_publisher())
+        channel = session.publisher or await session.open_publisher()
+        if not self._producer.is_on(channel):
+            await self._producer.revive(channel)
         try:
-            await self._send(producer, lane)
+            await self._send(lane)
         except MessageReturned as error:
             queues = self._queues_for(lane.in_flight[0].task_id)
             if not queues:
                 raise
             for queue in queues:
-                await session.run(queue.declare, publishing=True)
+                await session.run(declaring(queue), publishing=True)
             try:
-                await self._send(producer, lane)
+                await self._send(lane)
             except MessageReturned:
                 # Deleted between the two calls.
                 raise ChannelClosed(error.reply_code, error.reply_text) from None
 
-    async def _send(self, producer: Producer, lane: Lane) -> None:
+    async def _send(self, lane: Lane) -> None:
         batch = lane.in_flight
         if len(batch) == 1:
-            body, properties = self._reports.single(batch[0].correlation_id, batch[0].document)
+            message = self._reports.single(batch[0].correlation_id, batch[0].document)
         else:
-            body, properties = self._reports.batch([(report.task_id, report.document) for report in batch])
+            message = self._reports.batch([(report.task_id, report.document) for report in batch])
         self.messages += 1
         exchange, routing_key = lane.destination
         try:
-            await producer.publish(body, properties, routing_key, exchange=exchange, mandatory=True)
+            await self._producer.publish(message, routing_key, exchange=exchange, mandatory=True)
         except PreconditionFailed as error:
             limit = message_size_limit(error.reply_text)
-            if limit is None or len(body) <= limit:
+            if limit is None or len(message.body) <= limit:
                 # The channel was closed by another publish on it, which fails with the same words.
                 raise ChannelClosed(error.reply_code, error.reply_text) from error
             if len(batch) == 1:
-                raise ResultTooLarge(batch[0].task_id, len(body), limit) from error
+                raise ResultTooLarge(batch[0].task_id, len(message.body), limit) from error
             raise _BatchTooLarge(limit) from error
         except NotFound as error:
             # The exchange was deleted. aiormq then loses the connection too (504), and the next session declares it.

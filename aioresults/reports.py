@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from aioresults.errors import DecodeError, ResultTooLarge
-from aioresults.messaging import Message
+from aioresults.messaging import Message, OutgoingMessage
 from aioresults.results import ResultMeta
 from aioresults.serialization import Codec, Document, Envelope
 from aioresults.transport.base import PERSISTENT, TRANSIENT, Properties
@@ -40,16 +40,16 @@ class Reports:
                 raise ResultTooLarge(meta.task_id, size, self._max_size)
         return document
 
-    def single(self, correlation_id: str, document: bytes) -> tuple[bytes, Properties]:
-        """Return body and properties of the message that carries one document: what Celery sends."""
+    def single(self, correlation_id: str, document: bytes) -> OutgoingMessage:
+        """Return the message that carries one document: what Celery sends."""
         return self._message(self._codec.seal(correlation_id, document), correlation_id)
 
-    def batch(self, documents: Sequence[tuple[str, bytes]]) -> tuple[bytes, Properties]:
-        """Return body and properties of the message that carries many documents, ``(task id, document)`` each."""
+    def batch(self, documents: Sequence[tuple[str, bytes]]) -> OutgoingMessage:
+        """Return the message that carries many documents, ``(task id, document)`` each."""
         return self._message(self._codec.seal_batch(documents), None)
 
-    def _message(self, envelope: Envelope, correlation_id: str | None) -> tuple[bytes, Properties]:
-        return envelope.body, Properties(
+    def _message(self, envelope: Envelope, correlation_id: str | None) -> OutgoingMessage:
+        properties = Properties(
             content_type=envelope.content_type,
             content_encoding=envelope.content_encoding,
             headers=dict(envelope.headers),
@@ -57,6 +57,7 @@ class Reports:
             priority=0,
             correlation_id=correlation_id,
         )
+        return OutgoingMessage(envelope.body, properties)
 
     def _open(self, message: Message) -> list[Document]:
         properties = message.properties

@@ -112,6 +112,7 @@ class Session:
         self._publisher: Channel | None = None
         self._apart: Connection | None = None
         self._opening = asyncio.Lock()
+        self._opening_apart = asyncio.Lock()
         self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
         for connection in connections:
             connection.on_close(self._on_close)
@@ -148,11 +149,11 @@ class Session:
 
     async def channel(self) -> Channel:
         """Open a channel for the user's own work, on a connection apart: what goes wrong there disturbs nothing."""
-        async with self._opening, limited(self._rpc_timeout):
+        async with self._opening_apart, limited(self._rpc_timeout):
             if self._apart is None or self._apart.is_closed:
                 self._apart = await self._transport.connect()
                 self._connections.append(self._apart)
-            return await self._apart.channel()
+            return await self._apart.channel(confirms=True)
 
     async def close(self) -> None:
         """Close the connections; they bound how long that takes."""

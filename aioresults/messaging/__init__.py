@@ -1,9 +1,24 @@
-"""The nouns of AMQP, asyncio-native: exchanges, queues, and what is sent and received through them."""
+"""The nouns of AMQP, asyncio-native: exchanges, queues, and what is sent and received through them.
 
+Names and meanings are kombu's; what does I/O is awaited. The backend itself works through these classes.
+"""
+
+from aioresults.messaging.binding import Binding
 from aioresults.messaging.consumer import Consumer
 from aioresults.messaging.exchange import Exchange
 from aioresults.messaging.message import Message
+from aioresults.messaging.outgoing import OutgoingMessage
 from aioresults.messaging.producer import Producer
-from aioresults.messaging.queue import Queue
+from aioresults.messaging.queue import NoCacheQueue, Queue, declaring
 
-__all__ = ["Consumer", "Exchange", "Message", "Producer", "Queue"]
+__all__ = [
+    "Binding",
+    "Consumer",
+    "Exchange",
+    "Message",
+    "NoCacheQueue",
+    "OutgoingMessage",
+    "Producer",
+    "Queue",
+    "declaring",
+]

@@ -11,7 +11,7 @@ from typing import Any
 
 from aioresults import checks
 from aioresults.errors import ConfigurationError
-from aioresults.messaging import Exchange, Queue
+from aioresults.messaging import Exchange, NoCacheQueue, Queue
 from aioresults.routing.base import OURS, RoutingOptions
 
 
@@ -136,7 +136,7 @@ class QueuePerTask:
 
     def queue(self, rkey: str) -> Queue:
         """Return the task's queue."""
-        return Queue(
+        return NoCacheQueue(
             rkey,
             self.exchange,
             rkey,

@@ -10,7 +10,7 @@ from typing import Any
 
 from aioresults import checks
 from aioresults.errors import ConfigurationError
-from aioresults.messaging import Exchange, Queue
+from aioresults.messaging import Exchange, NoCacheQueue, Queue
 from aioresults.routing.base import OURS, RoutingOptions
 
 PREFIX = OURS + "inbox."
@@ -75,7 +75,7 @@ class ReplyQueue:
         """Return the inbox of this process."""
         if self.address is None:
             return None
-        return Queue(self.address, routing_key=self.address, queue_arguments=self._arguments)
+        return NoCacheQueue(self.address, routing_key=self.address, queue_arguments=self._arguments)
 
     @property
     def keeps_inbox(self) -> bool:

@@ -81,7 +81,7 @@ class DeclareOk:
 OnMessage = Callable[[Delivery], None]
 #: Called with the consumer tag when the broker cancels a consumer: queue deleted, node lost.
 OnCancel = Callable[[str], None]
-#: Called once with the reason when a channel or connection is gone; not when its owner closed it.
+#: Called once with the reason when a channel or connection is gone.
 OnClose = Callable[[BaseException], None]
 
 
@@ -93,8 +93,13 @@ class Channel(Protocol):
         """Whether calls on this channel can only fail."""
         ...
 
+    @property
+    def connection(self) -> Connection:
+        """The connection it is on."""
+        ...
+
     def on_close(self, callback: OnClose) -> None:
-        """Have ``callback`` called once when the broker, or a lost connection, closes this channel."""
+        """Have ``callback`` called once when this channel is closed: by the broker, its owner, or its connection."""
         ...
 
     async def exchange_declare(
@@ -155,6 +160,7 @@ class Channel(Protocol):
         Raises:
             MessageReturned: ``mandatory`` and there is no queue for it (with confirms only).
             MessageNacked: the broker answered with a negative confirm.
+            ChannelClosed: what closed the channel before the confirm was about something else.
             BrokerUnavailable, ChannelError: not known to be stored; publish again.
 
         Cancellation: the message may or may not be sent; the channel stays usable.
@@ -172,7 +178,11 @@ class Channel(Protocol):
         consumer_tag: str | None = None,
         arguments: Arguments = None,
     ) -> str:
-        """Start a consumer and return its tag."""
+        """Start a consumer and return its tag.
+
+        Raises:
+            NotSupported: ``consumer_tag`` is in use on this channel; RabbitMQ closes the connection for that (530).
+        """
         ...
 
     async def basic_cancel(self, consumer_tag: str) -> None:

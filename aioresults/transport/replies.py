@@ -35,6 +35,8 @@ _INEQUIVALENT = re.compile(
     re.DOTALL,
 )
 
+_MESSAGE_SIZE = re.compile(r"message size (?P<size>\d+) is larger")
+_NOT_A_PUBLISH = re.compile(r"delivery tag|queue '|exchange type|x-match|prefetch|(in use|not empty)$")
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (configured )?max size (?P<limit>\d+)")
 
 _NODE_DOWN = "is down or inaccessible"
@@ -67,3 +69,23 @@ def message_size_limit(reply_text: str) -> int | None:
     """Return the broker's limit in bytes, when ``reply_text`` says that a message was larger; else None."""
     match = _TOO_LARGE.search(reply_text)
     return int(match["limit"]) if match else None
+
+
+def is_of_publish(error: ChannelError, body: bytes, exchange: str) -> bool:
+    """Whether ``error``, which closed a channel, may be the answer to a publish of ``body`` to ``exchange``.
+
+    A publish has no answer of its own: whatever closes the channel ends all that wait for their confirms, and only
+    the text tells what was refused. Two publishes may be refused for the same reason; the first takes both along.
+    """
+    text = error.reply_text
+    match error:
+        case NotFound():
+            return f"no exchange '{exchange}'" in text
+        case InequivalentArgument() | ResourceLocked() | ChannelClosed():
+            return False
+        case AccessRefused():
+            return f"exchange '{exchange}'" in text
+        case PreconditionFailed():
+            size = _MESSAGE_SIZE.search(text)
+            return int(size["size"]) == len(body) if size else not _NOT_A_PUBLISH.search(text)
+    return True

@@ -198,8 +198,7 @@ async def test_on_the_memory_broker(lab: Lab, raw: Raw) -> None:
         assert info is not None
         assert (info.durable, info.auto_delete, info.exclusive) == (queue.durable, queue.auto_delete, False)
         assert dict(info.arguments) == dict(queue.queue_arguments or {})
-    channel = await raw.channel()
-    await queue.declare(channel)
+    await queue(await raw.channel()).declare()
     assert await backend.wait_for(task_id, timeout=5) == 1
     await raw.gone(backend, task_id)
 

@@ -274,7 +274,7 @@ class TestRetrying:
     async def test_a_negative_confirm_is_tried_again(self, lab: Lab, raw: Raw) -> None:
         backend, task_id = await lab.open(retry_policy=AT_ONCE), new_id()
         full = {"x-max-length": 1, "x-overflow": "reject-publish"}
-        await Queue(backend.rkey(task_id), queue_arguments=full).declare(await raw.channel())
+        await Queue(backend.rkey(task_id), queue_arguments=full)(await raw.channel()).declare()
         await backend.store_result(task_id, 1)
         with pytest.raises(BrokerUnavailable) as caught:
             await backend.store_result(task_id, 2)
@@ -286,7 +286,7 @@ class TestRetrying:
         policy = {"max_retries": 3, "interval_start": 0.05, "interval_step": 0.05, "interval_max": 0.1}
         backend, task_id = await lab.open(retry_policy=policy), new_id()
         full = {"x-max-length": 1, "x-overflow": "reject-publish"}
-        await Queue(backend.rkey(task_id), queue_arguments=full).declare(await raw.channel())
+        await Queue(backend.rkey(task_id), queue_arguments=full)(await raw.channel()).declare()
         await backend.store_result(task_id, 1)
         began = monotonic()
         with pytest.raises(BrokerUnavailable):

@@ -177,7 +177,7 @@ class TestBeingCancelled:
             await bench.consumed("a")
             # As when a node fails over: the consumer is gone, the queue is there.
             bench.broker.delete_queue("a")
-            await Queue("a").declare(bench.channel)
+            await Queue("a")(bench.channel).declare()
             await bench.consumed("a")
             await bench.publish("a", "a SUCCESS")
             assert (await waiter).status == "SUCCESS"

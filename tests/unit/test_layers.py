@@ -18,7 +18,17 @@ PACKAGE = Path(tests.__file__).parents[1] / "aioresults"
 #: From the top down: a module may import its own layer, without a cycle, and those below.
 LAYERS = (
     {"contrib"},
-    {"backend", "async_result", "group_result", "many_results", "observer", "recording", "storing", "watch"},
+    {
+        "backend",
+        "async_result",
+        "extension",
+        "group_result",
+        "many_results",
+        "observer",
+        "recording",
+        "storing",
+        "watch",
+    },
     {"lifetime", "drain", "inbox", "lookup", "outbox", "reports", "sessions"},
     {"routing"},
     {"messaging"},

@@ -762,7 +762,7 @@ async def test_closing_a_channel_requeues(connection: MemoryConnection, channel:
     count = len(seen)
     await turns()
     assert len(seen) == count  # never after close
-    assert closed == []  # the owner did it
+    assert [type(reason) for reason in closed] == [ChannelClosed]
     back = await drain(channel, "q", 3)
     assert [(d.body, d.redelivered) for d in back] == [(b"1", True), (b"2", True), (b"3", True)]
     with pytest.raises(ChannelClosed):

@@ -18,12 +18,21 @@ from aio_pika.abc import AbstractChannel
 from aiormq import Channel as UnderlayChannel
 from aiormq import spec
 from aiormq.abc import ChannelFrame, ConsumerCallback, DeliveredMessage
-from aiormq.exceptions import DuplicateConsumerTag
 
-from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed
+from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, ChannelError, NotSupported
 from aioresults.transport.amqp import frames
 from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, detached, translate, translating
-from aioresults.transport.base import Arguments, DeclareOk, Delivery, OnCancel, OnClose, OnMessage, Properties
+from aioresults.transport.base import (
+    Arguments,
+    Connection,
+    DeclareOk,
+    Delivery,
+    OnCancel,
+    OnClose,
+    OnMessage,
+    Properties,
+)
+from aioresults.transport.replies import is_of_publish
 
 T = TypeVar("T")
 
@@ -33,7 +42,14 @@ _PROPERTIES = tuple(field.name for field in fields(Properties) if field.name not
 class AMQPChannel:
     """One channel; the aio-pika channel is kept beside the aiormq one so that it lives as long."""
 
-    def __init__(self, is_lost: Callable[[], bool], channel: AbstractChannel, underlay: UnderlayChannel) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        is_lost: Callable[[], bool],
+        channel: AbstractChannel,
+        underlay: UnderlayChannel,
+    ) -> None:
+        self._connection = connection
         self._is_lost = is_lost
         self._channel = channel
         self._underlay = underlay
@@ -48,6 +64,10 @@ class AMQPChannel:
         self._closed.add_done_callback(self._lost)
 
     @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    @property
     def is_closed(self) -> bool:
         # aiormq answers the broker's close some turns of the loop before it calls itself closed; a frame written in
         # between would cost the connection (504).
@@ -60,9 +80,7 @@ class AMQPChannel:
         self._callbacks.append(callback)
 
     def _lost(self, closed: asyncio.Future[Any]) -> None:
-        if self._closing:
-            return
-        reason = None if closed.cancelled() else closed.exception()
+        reason = None if self._closing or closed.cancelled() else closed.exception()
         self._reason = translate(reason, connection_lost=self._is_lost())
         for callback in self._callbacks:
             callback(self._reason)
@@ -164,16 +182,22 @@ class AMQPChannel:
     ) -> None:
         if self.is_closed:
             raise self._closed_error()
-        with translating(self._is_lost):
-            await self._underlay.basic_publish(
-                body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=_to_wire(properties),
-                mandatory=mandatory,
-                # The confirm says more than the drain of a socket, which would hold the channel's lock meanwhile.
-                wait=False,
-            )
+        try:
+            with translating(self._is_lost):
+                await self._underlay.basic_publish(
+                    body,
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=_to_wire(properties),
+                    mandatory=mandatory,
+                    # The confirm says more than the drain of a socket, which would hold the channel's lock meanwhile.
+                    wait=False,
+                )
+        except ChannelError as error:
+            # aiormq gives everyone the error that closed the channel.
+            if is_of_publish(error, body, exchange):
+                raise
+            raise ChannelClosed(error.reply_code, error.reply_text) from error
 
     def _delivering_to(self, on_message: OnMessage) -> ConsumerCallback:
         """Return what aiormq calls; one for all consumers of a callback, since there may be many thousand of them."""
@@ -202,7 +226,7 @@ class AMQPChannel:
             # What aiormq's basic_consume does, which would make a frame of its own.
             tag = consumer_tag or f"aioresults.{uuid4().hex}"
             if tag in self._underlay.consumers:
-                raise DuplicateConsumerTag(self._underlay.number)
+                raise NotSupported(f"attempt to reuse consumer tag {tag!r}")
             self._underlay.consumers[tag] = self._delivering_to(on_message)
             await self._underlay.rpc(
                 frames.BasicConsume(

@@ -121,7 +121,9 @@ class AMQPConnection:
         async def opened() -> AMQPChannel:
             channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
             await channel.initialize()
-            return AMQPChannel(self._is_lost, channel, cast("UnderlayChannel", await channel.get_underlay_channel()))
+            return AMQPChannel(
+                self, self._is_lost, channel, cast("UnderlayChannel", await channel.get_underlay_channel())
+            )
 
         opening = asyncio.get_running_loop().create_task(translated(opened(), self._is_lost))
         try:

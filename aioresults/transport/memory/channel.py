@@ -53,6 +53,8 @@ class MemoryChannel(Deliveries):
         return self.closed is not None
 
     def on_close(self, callback: OnClose) -> None:
+        if self.closed is not None:
+            self.connection.post(callback, self.closed)
         self._callbacks += (callback,)
 
     # --- how calls run and fail
@@ -116,7 +118,10 @@ class MemoryChannel(Deliveries):
 
     async def close(self) -> None:
         with self.broker.lock:
-            self._close(ChannelClosed())
+            if self.closed is None:
+                reason = ChannelClosed()
+                self._close(reason)
+                self.tell(reason)
         await tick()
 
     # --- exchanges

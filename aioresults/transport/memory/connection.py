@@ -232,9 +232,9 @@ class MemoryConnection:
             for _, future in stalled or ():
                 if future is not None:
                     self.post(settle, (future, None, error))
+            for channel in channels:
+                channel.tell(error)
             if reason is not None:
-                for channel in channels:
-                    channel.tell(reason)
                 for callback in self._callbacks:
                     self.post(callback, reason)
             self._call_soon(self._stop_timer)

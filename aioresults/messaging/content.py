@@ -1,0 +1,136 @@
+"""The bodies of messages: values to bytes and back, for what is neither written nor read as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Final
+
+from aioresults.errors import ConfigurationError, ContentDisallowed, EncodeError
+from aioresults.messaging.outgoing import OutgoingMessage
+from aioresults.serialization import Serializers
+from aioresults.serialization.charset import decode_text
+from aioresults.serialization.compression import compression_of, find_compression
+from aioresults.serialization.serializer import Limits
+from aioresults.transport.base import Properties
+
+#: Content types that are not decoded by any serializer, and need not be accepted: text, and bytes.
+TEXT: Final = "text/plain"
+DATA: Final = "application/data"
+#: Bytes that a compressed body may become.
+MAX_DECOMPRESSED: Final = 64 * 2**20
+_LIMITS: Final = Limits()
+
+
+@cache
+def _known() -> Serializers:
+    # Made once, and never handed out: what nobody can register with may be shared.
+    return Serializers()
+
+
+class Content:
+    """Writes and reads bodies.
+
+    Args:
+        serializers: a registry of your own; None means ``json``, ``msgpack``, and ``yaml`` where it is installed.
+        accept: names or content types of what is read; None means all that the registry knows.
+
+    Raises:
+        ConfigurationError: a name that the registry does not know.
+    """
+
+    __slots__ = ("_readers", "_serializers", "accept")
+
+    def __init__(self, serializers: Serializers | None = None, accept: Iterable[str] | None = None) -> None:
+        self._serializers = _known() if serializers is None else serializers
+        if isinstance(accept, str):
+            raise ConfigurationError(f"accept must be a collection of names, not the text {accept!r}")
+        found = (
+            None if accept is None else [self._serializers.find(name) for name in accept if name not in (TEXT, DATA)]
+        )
+        self._readers = None if found is None else {one.content_type: one for one in found}
+        #: The content types that are read; None for all that the registry knows.
+        self.accept = None if self._readers is None else frozenset(self._readers)
+
+    def write(
+        self,
+        value: Any,
+        properties: Properties,
+        *,
+        serializer: str | None = None,
+        compression: str | None = None,
+    ) -> OutgoingMessage:
+        """Return the message that carries ``value``, and say in ``properties`` how to read it.
+
+        With a content type in ``properties`` the value is bytes, or text, and is sent as it is. Otherwise it is
+        written by ``serializer``; where that is None, text and bytes are sent as such, and anything else as JSON.
+
+        Raises:
+            EncodeError: a value that cannot be written.
+            ConfigurationError: no such serializer or compression.
+        """
+        if properties.content_type:
+            encoding = "utf-8" if isinstance(value, str) else "binary"
+            properties.content_encoding = properties.content_encoding or encoding
+            body = _raw(value, properties.content_encoding)
+        elif serializer is None and isinstance(value, str):
+            properties.content_type, properties.content_encoding = TEXT, "utf-8"
+            body = _raw(value, "utf-8")
+        elif serializer is None and isinstance(value, (bytes, bytearray, memoryview)):
+            properties.content_type, properties.content_encoding = DATA, "binary"
+            body = bytes(value)
+        else:
+            writer = self._serializers.find(serializer or "json")
+            properties.content_type, properties.content_encoding = writer.content_type, writer.content_encoding
+            body = writer.write(value)
+        if compression is not None:
+            chosen = find_compression(compression)
+            body = chosen.compress(body)
+            properties.headers = {**(properties.headers or {}), "compression": chosen.header}
+        return OutgoingMessage(body, properties)
+
+    def read(self, body: bytes, properties: Properties) -> Any:
+        """Return the value that a message carries.
+
+        Raises:
+            ContentDisallowed: its content type is not accepted; nothing was decompressed or decoded.
+            DecodeError: it cannot be read.
+        """
+        content_type = properties.content_type or DATA
+        media_type = content_type.partition(";")[0].strip().lower()
+        reader = None
+        if media_type not in (TEXT, DATA):
+            reader = self._reader(media_type)
+            if reader is None:
+                raise ContentDisallowed(content_type[:100])
+        header = (properties.headers or {}).get("compression")
+        if header:
+            body = compression_of(header).decompress(body, MAX_DECOMPRESSED)
+        if reader is not None:
+            return reader.read(body, properties.content_encoding, _LIMITS)
+        return decode_text(body, properties.content_encoding) if media_type == TEXT else body
+
+    def _reader(self, media_type: str) -> Any:
+        if self._readers is not None:
+            return self._readers.get(media_type)
+        try:
+            return self._serializers.find(media_type)
+        except ConfigurationError:
+            return None
+
+
+@cache
+def default_content() -> Content:
+    """Return what reads and writes where nobody said how."""
+    return Content()
+
+
+def _raw(value: Any, encoding: str) -> bytes:
+    if isinstance(value, str):
+        try:
+            return value.encode(encoding)
+        except (LookupError, UnicodeEncodeError) as error:
+            raise EncodeError(f"the text cannot be written as {encoding[:100]}: {error}") from None
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise EncodeError(f"with a content_type the body must be bytes or text, not {type(value).__name__}")

@@ -1,0 +1,45 @@
+"""Trying again what failed for a reason that may pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from aioresults import checks
+from aioresults.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, MessageNacked
+from aioresults.retry import RetryPolicy
+
+T = TypeVar("T")
+
+#: Errors that may pass: with a channel from the next session, or by themselves.
+TRANSIENT: Final = (BrokerUnavailable, ChannelClosed, MessageNacked)
+
+
+async def retrying(attempt: Callable[[], Awaitable[T]], policy: RetryPolicy | Mapping[str, Any] | None) -> T:
+    """Return what ``attempt`` returns, trying as often as ``policy`` says; then its last error is raised."""
+    delays = RetryPolicy.of(policy or {}).delays()
+    while True:
+        try:
+            return await attempt()
+        except BrokerRefused:
+            raise
+        except TRANSIENT:
+            delay = next(delays, None)
+            if delay is None:
+                raise
+        await asyncio.sleep(delay)
+
+
+@asynccontextmanager
+async def limited(timeout: float | None) -> AsyncIterator[None]:
+    """Raise ``BrokerUnavailable`` when the body takes longer than ``timeout`` seconds; None for no limit."""
+    seconds = None if timeout is None else checks.seconds("timeout", timeout)
+    try:
+        async with asyncio.timeout(seconds) as scope:
+            yield
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise BrokerUnavailable(f"not confirmed by the broker within {timeout:g} s") from error

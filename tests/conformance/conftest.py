@@ -5,7 +5,7 @@
 | `layout`                    | one of `lab.LAYOUTS`; narrowed with `where` and `only`                          |
 | `lab`                       | broker x layout                                                                 |
 | `shaky`                     | the same, with connections that can be cut, refused and stalled                 |
-| `worker` `caller` `third`   | three open backends on `lab`: who stores, who waits, and somebody else          |
+| `worker` `caller` `third`   | three open backends on `lab`: who only stores, who waits, and somebody else     |
 | `store`                     | stores a report as `worker` does for `caller`, or for another one                |
 | `raw`                       | the broker as any other client sees it                                          |
 """
@@ -55,7 +55,7 @@ async def shaky(broker_url: str, layout: Layout, proxy: Callable[[str], Awaitabl
 
 @pytest.fixture
 async def worker(lab: Lab) -> AMQPBackend:
-    return await lab.open()
+    return await lab.open(store_only=True)
 
 
 @pytest.fixture

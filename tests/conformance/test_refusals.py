@@ -31,7 +31,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "empty url": ({"url": ""}, "none of 'amqp', 'amqps', 'memory'"),
     "no url": ({"url": []}, "no URL"),
     "not a url": ({"url": 5}, "URL"),
-    "one not a url": ({"url": [5]}, "must be a string, not 5"),
+    "one not a url": ({"url": [5]}, "must be a string, not int"),
     "no host": ({"url": "amqp:///vhost"}, "without a host name"),
     "bad port": ({"url": "amqp://host:port/"}, "cannot be read"),
     "port out of range": ({"url": "amqp://host:99999/"}, "cannot be read"),

@@ -29,6 +29,8 @@ def task_id(value: object) -> str:
 
 def short_string(name: str, value: str) -> str:
     """Accept what AMQP 0-9-1 can carry as a name: UTF-8 of at most 255 bytes."""
+    if value.isascii() and len(value) <= MAX_SHORT_STRING:
+        return value  # as nearly all are
     try:
         size = len(value.encode())
     except UnicodeEncodeError as error:

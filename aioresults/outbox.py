@@ -177,7 +177,7 @@ class Outbox:
 
     def is_full(self, destination: Destination) -> bool:
         """Whether a further report has to wait for ``room``."""
-        if self._total < MAX_LANE and not self._blocked:
+        if self._total < min(MAX_LANE, MAX_TOTAL) and not self._blocked:
             return False  # as nearly always
         return destination in self._blocked or self._total >= MAX_TOTAL or self._length(destination) >= MAX_LANE
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import aio_pika
@@ -12,6 +11,7 @@ import pytest
 
 import aioresults
 from aioresults import (
+    AioResultsError,
     AMQPBackend,
     BacklogLimitExceeded,
     Consumer,
@@ -22,8 +22,8 @@ from aioresults import (
     RetryPolicy,
 )
 from aioresults.errors import NotFound, ResultNotRouted
+from aioresults.messaging import NoCacheQueue
 from aioresults.transport import Channel
-from aioresults.transport.base import Properties
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only, where
 from tests.eventually import eventually
 
@@ -141,7 +141,7 @@ class TestClassAttributes:
         assert AMQPBackend.Consumer is Consumer
         assert AMQPBackend.Exchange is Exchange
         assert AMQPBackend.Producer is Producer
-        assert AMQPBackend.Queue is Queue
+        assert AMQPBackend.Queue is NoCacheQueue
         assert AMQPBackend.BacklogLimitExceeded is BacklogLimitExceeded
         assert AMQPBackend.persistent is True
         assert AMQPBackend.supports_autoexpire is True
@@ -274,13 +274,12 @@ async def test_own_producer_and_consumer(lab: Lab, raw: Raw) -> None:
     """The nouns work with a channel of the user's own."""
     queue, received = new_name(), asyncio.get_running_loop().create_future()
     channel = await raw.channel()
-    await Queue(queue, routing_key=queue, queue_arguments={"x-expires": 60_000}).declare(channel)
-    publish = cast("Callable[..., Awaitable[None]]", Producer(channel).publish)
-    await publish(b"body", Properties(content_type="text/plain"), queue, mandatory=True)
+    own = await Queue(queue, expires=60)(channel).declare()
+    await Producer(channel).publish(b"body", queue, mandatory=True)
 
     def on_message(message: Any) -> None:
         message.ack()
         received.set_result(message.body)
 
-    await Consumer(channel, on_message=on_message, on_cancel=print).consume(queue)
+    await Consumer(channel, Queue(own.queue, expires=60), on_message=on_message).consume()
     assert await asyncio.wait_for(received, 5) == b"body"

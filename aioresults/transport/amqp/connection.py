@@ -142,7 +142,7 @@ class AMQPConnection:
 
 
 async def _give_up(opening: asyncio.Future[AbstractConnection]) -> None:
-    """End an attempt whose caller has left, soon: cancelled in the moment of success, aiormq leaves a connection behind."""
+    """End an attempt whose caller has left: cancelled in the moment of success, aiormq leaves a connection behind."""
     await asyncio.wait([opening], timeout=GIVE_UP_TIMEOUT)
     opening.cancel()
     with suppress(Exception, asyncio.CancelledError):

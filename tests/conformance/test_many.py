@@ -90,7 +90,7 @@ class TestAwaited:
 
     async def test_one_deadline_for_all(self, caller: AMQPBackend, store: Store) -> None:
         asked, began = ids(3), monotonic()
-        many = asyncio.create_task(awaited(caller, asked, timeout=0.5))
+        many = asyncio.create_task(awaited(caller, asked, timeout=0.3))
         await waiting_for(caller, 3)
         await store(asked[1], "one")
         while not many.done():
@@ -98,16 +98,16 @@ class TestAwaited:
         error = many.exception()
         assert isinstance(error, ResultTimeout)
         assert monotonic() - began < 2
-        assert error.timeout == 0.5
+        assert error.timeout == 0.3
         assert {task_id: meta.result for task_id, meta in error.done.items()} == {asked[1]: "one"}
         assert error.pending == [asked[0], asked[2]]
-        assert str(error) == "1 of 3 results within 0.5 s"
+        assert str(error) == "1 of 3 results within 0.3 s"
 
     async def test_what_a_timeout_hands_over_is_taken(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         there, missing = ids(2)
         await store(there, "there")
         with pytest.raises(ResultTimeout) as caught:
-            await caller.get_many([there, missing], timeout=0.5)
+            await caller.get_many([there, missing], timeout=0.3)
         assert list(caught.value.done) == [there]
         assert await caller.wait_for(there, timeout=0) == "there"
         await raw.left(caller, missing)
@@ -206,7 +206,7 @@ class TestIterated:
         seen: list[str] = []
         await store(asked[1], 1)
         with pytest.raises(ResultTimeout) as caught:
-            await _collect(seen, caller, asked, timeout=0.4)
+            await _collect(seen, caller, asked, timeout=0.3)
         assert seen == [asked[1]]
         assert (list(caught.value.done), caught.value.pending) == (seen, [asked[0], asked[2]])
 

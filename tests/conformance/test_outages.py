@@ -58,7 +58,7 @@ class TestCutConnections:
 
     async def test_a_deadline_counts_through_it(self, shaky: Lab) -> None:
         caller = await shaky.open()
-        waiting = asyncio.create_task(caller.wait_for(new_id(), timeout=0.5))
+        waiting = asyncio.create_task(caller.wait_for(new_id(), timeout=0.3))
         shaky.go_down()
         await asyncio.wait([waiting], timeout=5)
         assert isinstance(waiting.exception(), TimeoutError)
@@ -94,7 +94,7 @@ class TestCutConnections:
 
     @where(by_id=True)
     async def test_a_look_while_the_broker_is_away(self, shaky: Lab) -> None:
-        caller = await shaky.open(rpc_timeout=0.3)
+        caller = await shaky.open(rpc_timeout=0.1)
         shaky.go_down()
         await eventually(lambda: not caller.stats()["connected"])
         for call in (caller.get_task_meta, caller.forget, caller.reload_task_result):
@@ -106,7 +106,8 @@ class TestCutConnections:
 
     @LASTING
     async def test_while_storing(self, shaky: Lab) -> None:
-        worker, caller, ids = await shaky.open(), await shaky.open(), [new_id() for _ in range(150)]
+        worker = await shaky.open(retry_policy={"max_retries": None, "interval_max": 0.1})
+        caller, ids = await shaky.open(), [new_id() for _ in range(150)]
         request = Request(reply_to=caller.reply_to)
         many = asyncio.create_task(awaited(caller, ids, timeout=50))
 

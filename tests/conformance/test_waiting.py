@@ -230,7 +230,7 @@ class TestTimeouts:
 
     async def test_one_deadline_for_all_of_it(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id, began = new_id(), monotonic()
-        waiter = await waiting(caller, task_id, raw, timeout=0.5)
+        waiter = await waiting(caller, task_id, raw, timeout=0.3)
         while not waiter.done():
             await store(task_id, None, "STARTED")
         assert isinstance(waiter.exception(), ResultTimeout)

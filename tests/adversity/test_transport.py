@@ -161,3 +161,23 @@ async def test_a_connection_whose_caller_left_while_it_was_opened_is_closed(amqp
         if not opening.cancelled():
             await opening.result().close()
     await eventually(lambda: between.accepted > 0 and between.connections == 0)
+
+
+async def test_every_publish_ends_when_the_connection_is_lost(amqp_url: str, proxy: MakeProxy) -> None:
+    direct = await transport_for(amqp_url).connect()
+    queue = await _queue(await direct.channel())
+    between = await proxy(amqp_url)
+    transport = transport_for(between.url_for(amqp_url))
+    for turns in range(0, 60, 2):
+        connection = await transport.connect()
+        channels = [await connection.channel(confirms=True) for _ in range(15)]
+        publishing = asyncio.gather(
+            *(_error(channel.basic_publish(b"x" * 5000, Properties(), "", queue)) for channel in channels * 10)
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        between.drop()
+        outcomes = await asyncio.wait_for(publishing, 5)
+        assert set(outcomes) <= {None, BrokerUnavailable}, turns
+    await (await direct.channel()).queue_delete(queue)
+    await direct.close()

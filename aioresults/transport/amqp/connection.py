@@ -93,6 +93,7 @@ class AMQPConnection:
         self._connection = connection
         self._closing = False
         self._closed: asyncio.Future[Any] = connection.transport.connection.closing
+        self._frames: asyncio.Queue[Any] = connection.transport.connection.write_queue
         self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._closed.add_done_callback(self._lost)
@@ -110,12 +111,20 @@ class AMQPConnection:
         self._callbacks.append(callback)
 
     def _lost(self, closed: asyncio.Future[Any]) -> None:
+        self._empty_frames()
         if self._closing:
             return
         reason = None if closed.cancelled() else closed.exception()
         self._reason = translate(reason, connection_lost=True)
         for callback in self._callbacks:
             callback(self._reason)
+
+    def _empty_frames(self) -> None:
+        """Wake the publishes that wait for room among the frames to be sent: aiormq leaves them there for ever."""
+        if not self._frames.empty():
+            while not self._frames.empty():
+                self._frames.get_nowait()
+            asyncio.get_running_loop().call_soon(self._empty_frames)  # what they have put there since
 
     async def channel(self, *, confirms: bool = False) -> AMQPChannel:
         async def opened() -> AMQPChannel:

@@ -126,6 +126,7 @@ class Drain:
         if taken:
             self._taken.setdefault(task_id, None)
             self._settled.clear()
+            self._acknowledge(task_id)
         if task_id in self._busy:
             self._busy[task_id] = True
         else:
@@ -135,8 +136,14 @@ class Drain:
         """Do nothing: queues are opened when somebody waits for their tasks."""
 
     async def finish(self, session: Session) -> None:
-        """Return when the queue of every result that was taken is deleted."""
-        await self._settled.wait()
+        """Return when the queue of every result that was taken is deleted; nothing else matters now."""
+        workers = [asyncio.create_task(self._work(session, self._deletions)) for _ in range(PARALLEL)]
+        try:
+            await self._settled.wait()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost. Cancelled: stop at once; the broker has what is not taken."""
@@ -274,6 +281,14 @@ class Drain:
             if done is None:
                 done = self._taken[task_id] = asyncio.get_running_loop().create_future()
             await asyncio.wait([done])
+
+    def _acknowledge(self, task_id: str) -> None:
+        """Take a result off its queue at once: deleting queues may lag behind, and end with the process."""
+        queue = self._queue_for(task_id)
+        subscription = None if queue is None else self._subscriptions.get(queue.name)
+        if subscription is not None and subscription.message is not None:
+            subscription.message.ack()
+            subscription.message = subscription.meta = None
 
     def _settle(self, task_id: str) -> None:
         done = self._taken.pop(task_id, None)

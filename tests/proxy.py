@@ -46,6 +46,11 @@ class Proxy:
         """How many connections are open now."""
         return len(self._links)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether nobody is let in: after `cut`, or when what `cut_after` let through was used up."""
+        return self._server is None
+
     async def start(self) -> None:
         """Listen on a free port."""
         while self._server is None:

@@ -100,12 +100,12 @@ class TestOpening:
 
     async def test_of_a_broker_that_is_not_there(self, shaky: Lab) -> None:
         shaky.go_down()
-        backend, began = shaky.make(connect_timeout=0.3), monotonic()
+        backend, began = shaky.make(connect_timeout=1), monotonic()
         with pytest.raises(BrokerUnavailable) as caught:
             await backend.open()
         assert not isinstance(caught.value, BrokerRefused)
         assert isinstance(caught.value, ConnectionError)
-        assert 0.2 < monotonic() - began < 2
+        assert 0.9 < monotonic() - began < 5
         assert not tasks_of_backends()
         await shaky.come_up()
         async with backend:
@@ -128,7 +128,7 @@ class TestBeingRefused:
         began = monotonic()
         with pytest.raises(BrokerRefused, match="403"):
             await AMQPBackend(f"memory://{broker.name}").open()
-        assert monotonic() - began < 2
+        assert monotonic() - began < 5
         broker.refuse(None)
         MemoryBroker.forget(broker.name)
 
@@ -151,7 +151,7 @@ class TestBeingRefused:
         backend, began = AMQPBackend(f"amqp://127.0.0.1:{port}/", connect_timeout=0.5), monotonic()
         with pytest.raises(BrokerUnavailable):
             await backend.open()
-        assert monotonic() - began < 2
+        assert monotonic() - began < 5
 
     async def test_by_one_that_does_not_speak(self) -> None:
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,7 +163,7 @@ class TestBeingRefused:
             backend, began = AMQPBackend(f"amqp://127.0.0.1:{port}/", connect_timeout=0.5), monotonic()
             with pytest.raises(BrokerUnavailable):
                 await backend.open()
-            assert monotonic() - began < 3
+            assert monotonic() - began < 6
 
     @only("per_task")
     async def test_later_fails_who_waits_and_the_next_call_tries_again(self) -> None:

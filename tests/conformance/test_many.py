@@ -97,7 +97,7 @@ class TestAwaited:
             await store(asked[0], None, "STARTED")
         error = many.exception()
         assert isinstance(error, ResultTimeout)
-        assert monotonic() - began < 2
+        assert monotonic() - began < 5
         assert error.timeout == 0.3
         assert {task_id: meta.result for task_id, meta in error.done.items()} == {asked[1]: "one"}
         assert error.pending == [asked[0], asked[2]]

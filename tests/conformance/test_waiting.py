@@ -224,7 +224,7 @@ class TestTimeouts:
         task_id, began = new_id(), monotonic()
         with pytest.raises(ResultTimeout, match=f"no result of task '{task_id}' within {timeout:g} s") as caught:
             await caller.wait_for(task_id, timeout=timeout)
-        assert timeout - 0.01 <= monotonic() - began < timeout + 1
+        assert timeout - 0.01 <= monotonic() - began < timeout + 4
         assert isinstance(caught.value, TimeoutError)
         assert (caught.value.timeout, caught.value.pending, caught.value.done) == (timeout, [task_id], {})
 
@@ -234,7 +234,7 @@ class TestTimeouts:
         while not waiter.done():
             await store(task_id, None, "STARTED")
         assert isinstance(waiter.exception(), ResultTimeout)
-        assert monotonic() - began < 2
+        assert monotonic() - began < 5
 
     async def test_zero_is_one_look(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()

@@ -82,7 +82,7 @@ class TestWatch:
         error = watching.exception()
         assert isinstance(error, ResultTimeout)
         assert (error.timeout, error.pending) == (0.4, [task_id])
-        assert monotonic() - began < 2
+        assert monotonic() - began < 5
 
     async def test_zero_is_one_look(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
@@ -155,7 +155,7 @@ class TestDrainEvents:
         began = monotonic()
         with pytest.raises(ResultTimeout):
             await caller.drain_events(timeout=0)
-        assert monotonic() - began < 1
+        assert monotonic() - began < 5
 
     async def test_can_be_cancelled(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()

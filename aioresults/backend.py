@@ -57,6 +57,8 @@ class AMQPBackend(Extension, Storing):
         max_unclaimed_results, max_unclaimed_bytes: how much a ``ReplyQueue`` keeps of what nobody has asked for; the
             oldest go first, and asking for one of those raises ``ResultEvicted``.
         max_result_size: bytes; a larger result fails with ``ResultTooLarge`` before anything is sent.
+        max_body_size, max_decompressed_size, max_depth: bytes, bytes and nested containers; what is received beyond
+            them is refused unread.
         connect_timeout: seconds that ``open`` and each attempt to connect may take.
         rpc_timeout: seconds that one round trip to the broker may take.
         heartbeat: seconds between signs of life, where the URL does not say.
@@ -97,6 +99,9 @@ class AMQPBackend(Extension, Storing):
         max_unclaimed_results: int = 100_000,
         max_unclaimed_bytes: int = 256 * 2**20,
         max_result_size: int = 16 * 2**20,
+        max_body_size: int = 16 * 2**20,
+        max_decompressed_size: int = 64 * 2**20,
+        max_depth: int = 100,
         connect_timeout: float = 10,
         rpc_timeout: float = 5,
         heartbeat: int = 10,
@@ -122,12 +127,10 @@ class AMQPBackend(Extension, Storing):
         self._routing = (QueuePerTask() if routing is None else routing).configured(options)
         self._exchange = self._routing.exchange.name
         codec = Codec(
-            serializers=serializers,
-            serializer=serializer,
-            compression=compression,
-            accept=accept,
-            signing_key=signing_key,
-        )
+            serializers=serializers, serializer=serializer, compression=compression, accept=accept,
+            signing_key=signing_key, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,
+            max_depth=max_depth,
+        )  # fmt: skip
         self._reports = Reports(codec, persistent=self.persistent, max_size=max_result_size)
         unroutable = checks.intervals("unroutable_policy", unroutable_policy)
         self._lifetime = Lifetime(

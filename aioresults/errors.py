@@ -143,9 +143,13 @@ class EncodeError(AioResultsError):
 
 
 class DecodeError(AioResultsError):
-    """A message that cannot be read; ``task_id`` is the task it was about, where that is known."""
+    """A message that cannot be read.
+
+    ``task_id`` is the task it was about, where that is known; ``task_ids`` those that a batch claims to be about.
+    """
 
     task_id: str | None = None
+    task_ids: tuple[str, ...] = ()
 
 
 class ContentDisallowed(DecodeError):

@@ -117,5 +117,5 @@ class Inbox:
     def _drop(self, error: DecodeError) -> None:
         self.undecodable += 1
         logger.warning("dropped a report of task %r that cannot be read: %s", error.task_id, error)
-        if error.task_id is not None:
-            self._waiters.fail(error.task_id, error)
+        for task_id in (*error.task_ids, *([error.task_id] if error.task_id else ())):
+            self._waiters.fail(task_id, error)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aioresults import states
-from aioresults.errors import ConfigurationError, ContentDisallowed, DecodeError, EncodeError
+from aioresults.errors import ConfigurationError, ContentDisallowed, DecodeError, EncodeError, SignatureMismatch
 from aioresults.results import ResultMeta
 from aioresults.serialization import framing, signing
 from aioresults.serialization.compression import compression_of, find_compression
@@ -150,7 +150,11 @@ class Codec:
         return Document(correlation_id, envelope.content_type, envelope.content_encoding, body)
 
     def _open_batch(self, envelope: Envelope) -> list[Document]:
-        self._check(envelope, None)
+        try:
+            self._check(envelope, None)
+        except SignatureMismatch as error:
+            error.task_ids = _claimed(envelope)
+            raise
         if envelope.content_type != framing.CONTENT_TYPE:
             raise DecodeError(f"a batch of an unknown version: {str(envelope.content_type)[:100]!r}")
         content_type = _text(envelope.headers, _INNER_TYPE)
@@ -188,6 +192,16 @@ def _media_type(content_type: str | None) -> str | None:
     if content_type is None or (";" not in content_type and content_type.islower()):
         return content_type
     return content_type.partition(";")[0].strip().lower()
+
+
+def _claimed(envelope: Envelope) -> tuple[str, ...]:
+    """Return the tasks that a refused batch claims to be about; none when it is compressed, since nobody vouches for it."""
+    if envelope.content_type != framing.CONTENT_TYPE or envelope.headers.get(_COMPRESSION):
+        return ()
+    try:
+        return tuple(task_id for task_id, _ in framing.unframe(envelope.body))
+    except DecodeError:
+        return ()
 
 
 def _text(headers: Mapping[str, Any], name: str) -> str | None:

@@ -109,6 +109,7 @@ class Consumer(QueueSet):
         self._wanted: dict[str, bool] = {}
         self._active: set[str] = set()
         self._prepared = False
+        self._begun = False
         self._work = asyncio.Lock()
         self._resuming: set[asyncio.Task[None]] = set()
         # Bound once, not once per queue: a backend has a hundred thousand of them.
@@ -179,6 +180,7 @@ class Consumer(QueueSet):
         consumer that the broker cancels is reported, and not resumed. ``cancel_by_queue`` ends it. Raises as
         ``consume``.
         """
+        self._begun = True
         deliver = self._deliver_no_ack if no_ack else self._deliver
         tag = self.tag_prefix + queue if self.tag_prefix else queue
         await self.channel.basic_consume(
@@ -214,7 +216,9 @@ class Consumer(QueueSet):
         return self
 
     async def __anext__(self) -> Message:
-        if not self._wanted and not self._prepared:
+        if not self._begun:
+            if not self._queues:
+                raise ConfigurationError("the consumer has no queues: there is nothing to iterate over")
             await self.consume()
         return await self._intake.next()
 
@@ -248,6 +252,8 @@ class Consumer(QueueSet):
         self._wanted.pop(name, None)
         self._active.discard(name)
         await self._detach(name)
+        if self._begun and not self._wanted and not self._intake.has_receiver:
+            self._intake.stop()
 
     async def _detach(self, name: str) -> None:
         with suppress(ChannelError, BrokerUnavailable):  # closed: its consumers are gone with it

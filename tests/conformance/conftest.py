@@ -8,6 +8,7 @@
 | `worker` `caller` `third`   | three open backends on `lab`: who only stores, who waits, and somebody else     |
 | `store`                     | stores a report as `worker` does for `caller`, or for another one                |
 | `raw`                       | the broker as any other client sees it                                          |
+| `bench`                     | broker alone, for the nouns of AMQP                                             |
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from aioresults import AMQPBackend, Request
+from tests.conformance.bench import Bench
 from tests.conformance.lab import LAYOUTS, Lab, Layout, Raw
 from tests.proxy import Proxy
 
@@ -87,3 +89,9 @@ def store(worker: AMQPBackend, caller: AMQPBackend) -> Store:
         return await worker.store_result(task_id, result, status, traceback, request, **extra)
 
     return store
+
+
+@pytest.fixture
+async def bench(broker_url: str) -> AsyncIterator[Bench]:
+    async with Bench(broker_url) as bench:
+        yield bench

@@ -195,7 +195,7 @@ def _media_type(content_type: str | None) -> str | None:
 
 
 def _claimed(envelope: Envelope) -> tuple[str, ...]:
-    """Return the tasks that a refused batch claims to be about; none when it is compressed, since nobody vouches for it."""
+    """Return the tasks that a refused batch claims to be about; none when it is compressed: nobody vouches for it."""
     if envelope.content_type != framing.CONTENT_TYPE or envelope.headers.get(_COMPRESSION):
         return ()
     try:

@@ -268,7 +268,7 @@ class AMQPBackend(Extension, Storing):
         Args:
             task_ids: any iterable, read once.
             timeout: seconds for all of them together; None for no limit, 0 for one look each.
-            on_message: called with every report, ready or not.
+            on_message: called with every report that counts, ready or not.
         """
         self._lifetime.check_reads()
         ids = list(task_ids)

@@ -141,6 +141,8 @@ class Consumer(QueueSet):
             NotFound: there is no such queue; the channel is closed then.
             NotSupported: another consumer on this channel has the same tag.
             ChannelError, BrokerUnavailable: as every operation.
+
+        Cancelled, it leaves the queue it was at as it was.
         """
         no_ack = self.no_ack if no_ack is None else no_ack
         async with self._work:
@@ -169,9 +171,13 @@ class Consumer(QueueSet):
         self._active.add(queue.name)
         try:
             await self.attach(queue.name, no_ack=no_ack, arguments=queue.consumer_arguments)
-        except BaseException:
+        except BaseException as error:
             self._active.discard(queue.name)
+            if isinstance(error, asyncio.CancelledError):
+                self._spawn(self._detach(queue.name))  # the operation goes on to its end without its caller
             raise
+        if queue.name not in self._wanted:  # cancelled meanwhile
+            await self._detach(queue.name)
 
     async def attach(self, queue: str, *, no_ack: bool = False, arguments: Arguments = None) -> None:
         """Start to consume the queue of that name, which must exist, and keep nothing about it.

@@ -145,7 +145,7 @@ class Producer:
         exchange: Exchange | str | None = None,
         retry: bool = False,
         retry_policy: RetryPolicy | Mapping[str, Any] | None = None,
-        declare: Iterable[Exchange | Queue | None] = (),
+        declare: Iterable[Exchange | Queue | None] | None = None,
         expiration: float | None = None,
         timeout: float | None = None,
         **properties: Any,
@@ -191,14 +191,15 @@ class Producer:
             )
         name = name_of(target)
         key = self.routing_key if routing_key is None else routing_key
+        entities = tuple(declare or ())
         if self.auto_declare and self.exchange.name:
-            declare = (*declare, self.exchange)
+            entities += (self.exchange,)
         if retry or timeout is not None:
             await self._persist(
-                lambda: self._send(message, name, key, mandatory, declare), retry_policy if retry else _ONCE, timeout
+                lambda: self._send(message, name, key, mandatory, entities), retry_policy if retry else _ONCE, timeout
             )
         else:
-            await self._send(message, name, key, mandatory, declare)
+            await self._send(message, name, key, mandatory, entities)
 
     async def _persist(
         self,
@@ -215,9 +216,9 @@ class Producer:
         exchange: str,
         routing_key: str,
         mandatory: bool,
-        declare: Iterable[Exchange | Queue | None],
+        entities: Iterable[Exchange | Queue | None],
     ) -> None:
-        for entity in declare:
+        for entity in entities:
             await self.maybe_declare(entity)
         try:
             await self.channel.basic_publish(

@@ -243,6 +243,35 @@ class TestCancelledByTheBroker:
         await asyncio.wait_for(done.wait(), 5)
 
 
+class TestCancellation:
+    @pytest.mark.parametrize("turns", range(8))
+    async def test_of_consume_leaves_the_queue_as_it_was(self, bench: Bench, turns: int) -> None:
+        queue = await bench.queue()
+        consumer = Consumer(bench.channel, queue)
+        consuming = asyncio.create_task(consumer.consume())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
+        await consumer.consume()
+        await bench.put(queue, b"1")
+        assert (await asyncio.wait_for(anext(consumer), 5)).body == b"1"
+        assert await bench.consumers(queue) == 1
+        assert not bench.channel.is_closed
+
+    async def test_of_the_consumer_while_it_starts(self, bench: Bench) -> None:
+        queue = await bench.queue()
+        consumer = Consumer(bench.channel, queue, auto_declare=False, on_message=print)
+        await consumer.consume()
+        await consumer.cancel()
+        consuming = asyncio.create_task(consumer.consume())
+        await asyncio.sleep(0)
+        await consumer.cancel()
+        await consuming
+        assert not consumer.consuming_from(queue)
+        assert await bench.consumers(queue) == 0
+
+
 class TestRevive:
     async def test_what_was_consumed_is_consumed_again(self, bench: Bench) -> None:
         consumed, added, received = await bench.queue(b"1"), await bench.queue(b"2"), Received()

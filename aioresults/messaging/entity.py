@@ -38,7 +38,7 @@ class Entity:
 
     def bind(self, channel: Channel) -> Self:
         """Return a copy bound to ``channel``; a copy that was bound to another one is none the worse for it."""
-        return self._copy(channel=channel)
+        return self.copy(channel=channel)
 
     @property
     def is_bound(self) -> bool:
@@ -59,8 +59,9 @@ class Entity:
         """Return what describes it, by the names in ``attrs``; ``type(self)(**that)`` is an equal one, unbound."""
         return {name: getattr(self, name) for name in self.attrs}
 
-    def _copy(self, **changes: Any) -> Self:
-        # By hand: dataclasses.replace would check everything again, and a queue per task is bound for every result.
+    def copy(self, **changes: Any) -> Self:
+        """Return a copy with other values for some of ``attrs``; they are taken as they are."""
+        # By hand: dataclasses.replace would check everything again, and a queue is copied twice for every result.
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, **changes)
         return copy

@@ -162,7 +162,7 @@ class Queue(Entity):
 
     def bind(self, channel: Channel) -> Self:
         """Return a copy bound to ``channel``, its exchange too."""
-        return self._copy(channel=channel, exchange=self.exchange.bind(channel))
+        return self.copy(channel=channel, exchange=self.exchange.bind(channel))
 
     @property
     def can_cache_declaration(self) -> bool:

@@ -83,4 +83,4 @@ class QueueSet:
 async def _declared(queue: Queue) -> Queue:
     """Declare a bound queue, and return it under the name that it has by then."""
     ok = await queue.declare()
-    return queue if queue.name else queue._copy(name=ok.queue)
+    return queue if queue.name else queue.copy(name=ok.queue)

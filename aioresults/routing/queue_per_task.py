@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -97,8 +97,8 @@ class QueuePerTask:
         return (self.exchange,) if self.exchange_name else ()
 
     @cached_property
-    def _arguments(self) -> Mapping[str, Any]:
-        # One mapping for all queues: there may be a hundred thousand of them.
+    def _template(self) -> NoCacheQueue:
+        """What the queues of all tasks have in common."""
         arguments: dict[str, Any] = {}
         if self.queue_type is not None:
             arguments["x-queue-type"] = self.queue_type
@@ -106,7 +106,13 @@ class QueuePerTask:
             arguments["x-expires"] = int(self.expires * 1000)
         if self.last_value:
             arguments["x-max-length"] = 1
-        return MappingProxyType(arguments)
+        return NoCacheQueue(
+            "",
+            self.exchange,
+            durable=self.durable,
+            auto_delete=self.auto_delete,
+            queue_arguments=MappingProxyType(arguments),
+        )
 
     def rkey(self, task_id: str) -> str:
         """Return the queue's name, which is the routing key too."""
@@ -136,14 +142,7 @@ class QueuePerTask:
 
     def queue(self, rkey: str) -> Queue:
         """Return the task's queue."""
-        return NoCacheQueue(
-            rkey,
-            self.exchange,
-            rkey,
-            durable=self.durable,
-            auto_delete=self.auto_delete,
-            queue_arguments=self._arguments,
-        )
+        return self._template.copy(name=rkey, routing_key=rkey)
 
 
 def _is_uuid(text: str) -> bool:

@@ -192,12 +192,18 @@ class Sessions:
         self._asked = asyncio.Event()
         self._refusal: AioResultsError | None = None
         self._end: AioResultsError | None = None
-        self.current: Session | None = None
+        self._current: Session | None = None
         #: Why there is no session now.
         self.last_error: AioResultsError = BrokerUnavailable("no attempt to connect has ended yet")
         #: Sessions so far, failed attempts to connect so far.
         self.count = 0
         self.failures = 0
+
+    @property
+    def current(self) -> Session | None:
+        """The session that can be used now; none from the moment it is lost, though it may take seconds to close."""
+        session = self._current
+        return None if session is None or session.lost.done() else session
 
     async def live(self) -> AsyncGenerator[Session, None]:
         """Yield sessions for ever, the next one when the caller has finished with the last.
@@ -221,7 +227,7 @@ class Sessions:
                     self._establish(session)
                     yield session
                 finally:
-                    self.current = None
+                    self._current = None
                     if session.lost.done():
                         self._lost(session.lost.result())
                     await session.close()
@@ -255,7 +261,7 @@ class Sessions:
         self.count += 1
         if self.count > 1 or self.failures:
             logger.info("connected to %s", self._transport.as_uri())
-        self.current = session
+        self._current = session
         self._notify()
 
     def _lost(self, error: BrokerUnavailable) -> None:

@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 
 import pytest
 
@@ -89,6 +90,21 @@ async def test_one_side_after_some_bytes(amqp_url: str, proxy: MakeProxy, side: 
             cuts += between.is_cut
             await between.restore()
         assert cuts > 1
+
+
+async def test_a_store_goes_on_as_soon_as_there_is_a_connection(amqp_url: str, proxy: MakeProxy) -> None:
+    between = await proxy(amqp_url)
+    took = []
+    async with AMQPBackend(between.url_for(amqp_url)) as backend:
+        for task_id in new_ids(3):
+            await asyncio.sleep(1.1)  # a session that did not live for a second is not replaced at once
+            between.drop()
+            began = monotonic()
+            await backend.store_result(task_id, 1)
+            took.append(monotonic() - began)
+            await backend.wait_for(task_id, timeout=5)
+    # Connecting takes some milliseconds; the second wait of the default policy would be a second.
+    assert min(took[1:]) < 0.7  # the first had no channel yet that looked alive
 
 
 async def test_closing_leaves_no_taken_result_behind_though_deletions_lag(

@@ -40,7 +40,7 @@ from aioresults.sessions import Session, Sessions
 from aioresults.transport.replies import message_size_limit
 
 #: Errors that may pass by themselves. A confirm lost with its channel is one: nobody knows, so it is published again.
-TRANSIENT: Final = (BrokerUnavailable, ChannelClosed, MessageNacked, MessageReturned)
+TRANSIENT: Final = (BrokerUnavailable, ChannelClosed, MessageNacked)
 
 #: A batch is bounded by count and bytes: more saves nothing, and delays the first of them.
 MAX_BATCH_COUNT: Final = 300

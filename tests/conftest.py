@@ -13,24 +13,15 @@ RabbitMQ is shared between tests: names and task ids are unique to each, and nob
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
 
+from aioresults.contrib.rabbitmq import ExistingBroker, RabbitMQNode, broker_for_tests
 from tests.proxy import Proxy
-from tests.rabbitmq import RabbitMQNode
-
-
-@dataclass(frozen=True)
-class ExistingBroker:
-    """The broker of `AIORESULTS_TEST_URL`, which is not ours to stop."""
-
-    url: str
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +32,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQNode | ExistingBroker]:
-    if url := os.environ.get("AIORESULTS_TEST_URL"):
-        yield ExistingBroker(url)
-        return
-    with RabbitMQNode() as node:
-        yield node
+    with broker_for_tests() as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.rabbitmq import free_ports
+from aioresults.contrib.rabbitmq import free_ports
 
 Direction = Literal["to_server", "to_client"]
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing then sends RST, as a machine does that went away

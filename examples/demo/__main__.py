@@ -16,11 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from aioresults import AioResultsError, AMQPBackend, BrokerUnavailable
+from aioresults.contrib.rabbitmq import RabbitMQError
 from examples.demo.broker import broker
 from examples.demo.caller import Outcome, WorkerEnded, call
 from examples.demo.files import STANDARD_LIBRARY, files_in, standard_library
 from examples.demo.tasks import KEPT, ROUTING
-from tests.rabbitmq import RabbitMQError
 
 #: Rows in a table of the summary.
 ROWS = 5

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from tests.rabbitmq import RabbitMQError, RabbitMQNode, find_scripts
+from aioresults.contrib.rabbitmq import RabbitMQMissing, RabbitMQNode, find_scripts
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def broker(console: Console) -> Iterator[tuple[str, str]]:
         return
     try:
         find_scripts()
-    except RabbitMQError:
+    except RabbitMQMissing:
         yield "memory://demo", "both sides in one process: no rabbitmq-server is installed, and AMQP_URL is not set"
         return
     with console.status("starting a private RabbitMQ node..."):

@@ -21,12 +21,12 @@ from aioresults import (
     ResultForgotten,
     ResultTimeout,
 )
+from aioresults.contrib.rabbitmq import RabbitMQNode
 from aioresults.routing import Routing
 from aioresults.transport import transport_for
 from tests.adversity.leaks import no_leaks
 from tests.eventually import eventually
 from tests.proxy import Proxy
-from tests.rabbitmq import RabbitMQNode
 
 MakeProxy = Callable[[str], Awaitable[Proxy]]
 

@@ -13,10 +13,9 @@ from signal import SIGKILL
 import pytest
 
 from aioresults import AMQPBackend
+from aioresults.contrib.rabbitmq import Process, RabbitMQNode
 from tests.adversity.party import task_id
 from tests.eventually import eventually
-from tests.process import Process
-from tests.rabbitmq import RabbitMQNode
 
 COUNT = 2000
 #: Waits that one caller has under way.

@@ -17,10 +17,10 @@ from typing import Final
 
 from rich.console import Console
 
+from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQNode
 from tests.benchmarks import compare, waiters
 from tests.benchmarks.compare import Comparison, RunFailed
 from tests.benchmarks.pair import Figures
-from tests.rabbitmq import RabbitMQError, RabbitMQNode
 
 
 @dataclass

@@ -12,9 +12,9 @@ import pytest
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from aioresults import AMQPBackend, Exchange, Queue, QueuePerTask
+from aioresults.contrib.rabbitmq import RabbitMQNode
 from tests.conformance.lab import Lab, Raw, new_id, only, where
 from tests.eventually import eventually
-from tests.rabbitmq import RabbitMQNode
 
 DAY = 86_400_000
 

@@ -21,13 +21,13 @@ from aioresults import (
     ResultTimeout,
     WrongEventLoop,
 )
+from aioresults.contrib.rabbitmq import free_ports
 from aioresults.transport.memory import MemoryBroker
 from tests.conformance.conftest import Store
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only, where
 from tests.conformance.test_many import awaited
 from tests.conformance.test_watching import collect
 from tests.eventually import eventually
-from tests.rabbitmq import free_ports
 
 #: Every call that needs an open backend.
 CALLS: dict[str, Callable[[AMQPBackend], Any]] = {

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from aioresults import AMQPBackend, BrokerUnavailable, Request
+from aioresults.contrib.rabbitmq import RabbitMQNode
 from aioresults.transport.memory import MemoryBroker
 from tests.conformance.lab import Lab, Layout, new_id, only, waiting_for, where
 from tests.conformance.test_many import awaited
 from tests.conformance.test_watching import collect
 from tests.eventually import eventually
-from tests.rabbitmq import RabbitMQNode
 
 #: Layouts whose queues are not auto_delete: these lose confirmed results when a connection drops.
 LASTING = only("per_task", "last_value", "reply_queue")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from aioresults.contrib.rabbitmq import free_ports
 from examples.demo import files
-from tests.rabbitmq import free_ports
 
 CHECKOUT = Path(__file__).parents[2]
 PASSWORD = "not-the-password"

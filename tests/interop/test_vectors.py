@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from aioresults import DecodeError, RemoteError, ResultMeta
+from aioresults.contrib.rabbitmq import Process
 from tests.celery_vectors import captured, check
 from tests.eventually import eventually
 from tests.interop.vector_reading import Seen, read_back
 from tests.interop.worker import ROOT
-from tests.process import Process
 
 
 def problem(seen: Seen) -> str | None:

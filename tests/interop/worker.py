@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from aioresults import AMQPBackend, Serializers
+from aioresults.contrib.rabbitmq import Process
 from tests.interop.client import CeleryClient
 from tests.interop.errors import AppError, CodeError, Outer
 from tests.interop.layouts import LAYOUTS
-from tests.process import Process
 
 ROOT = Path(__file__).parents[2]
 

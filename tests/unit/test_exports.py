@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import aioresults
-from aioresults import errors
+from aioresults import api, errors
 
 ERRORS = {
     name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
@@ -18,15 +18,22 @@ ERRORS = {
 
 def test_all_is_exact() -> None:
     public = {
-        name
-        for name, value in vars(aioresults).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        name for name, value in vars(api).items() if not name.startswith("_") and not isinstance(value, ModuleType)
     }
-    assert set(aioresults.__all__) == public
-    assert len(aioresults.__all__) == len(set(aioresults.__all__))
+    assert set(api.__all__) == public
+    assert len(api.__all__) == len(set(api.__all__))
 
 
-@pytest.mark.parametrize("name", aioresults.__all__)
+def test_the_package_has_these_names_and_no_others() -> None:
+    assert aioresults.__all__ == api.__all__
+    assert set(api.__all__) <= set(dir(aioresults))
+    assert all(getattr(aioresults, name) is getattr(api, name) for name in api.__all__)
+    for name in ("AMQPBackends", "nothing"):
+        with pytest.raises(AttributeError, match=f"module 'aioresults' has no attribute '{name}'"):
+            getattr(aioresults, name)
+
+
+@pytest.mark.parametrize("name", api.__all__)
 def test_every_public_name_has_a_docstring(name: str) -> None:
     value = getattr(aioresults, name)
     assert (vars(value).get("__doc__") or "").strip(), f"{name} has no docstring of its own"
@@ -39,7 +46,7 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
 
 
 def test_every_error_is_public() -> None:
-    assert {name for name in ERRORS if not name.startswith("_")} <= set(aioresults.__all__)
+    assert {name for name in ERRORS if not name.startswith("_")} <= set(api.__all__)
 
 
 def tree() -> dict[str, tuple[str | None, set[str]]]:

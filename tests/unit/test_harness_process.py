@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process import Process
+from aioresults.contrib.rabbitmq import Process
 
 
 def test_stop_is_a_polite_end(tmp_path: Path) -> None:
@@ -40,7 +40,8 @@ def test_a_command_that_is_missing_is_an_error_at_once(tmp_path: Path) -> None:
 def test_ends_with_its_starter_even_when_that_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     start = (
-        "from tests.process import *; p = Process(['sleep', '600'], log=Path(sys.argv[1])); print(p.pid, flush=True)"
+        "from pathlib import Path; from aioresults.contrib.rabbitmq import Process; "
+        "p = Process(['sleep', '600'], log=Path(sys.argv[1])); print(p.pid, flush=True)"
     )
     starter = subprocess.Popen(
         [sys.executable, "-c", f"import sys; {start}; import time; time.sleep(600)", log],

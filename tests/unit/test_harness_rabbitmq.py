@@ -10,7 +10,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from tests.rabbitmq import RabbitMQError, RabbitMQNode, find_scripts
+from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQMissing, RabbitMQNode, find_scripts
 
 
 async def send(url: str, queue: str, body: bytes) -> None:
@@ -102,9 +102,9 @@ def test_another_server_on_its_port_is_not_taken_for_it(private_rabbitmq: Rabbit
 
 
 def test_a_missing_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.rabbitmq._DEBIAN", Path("/nowhere"))
+    monkeypatch.setattr("aioresults.contrib.rabbitmq.node._DEBIAN", Path("/nowhere"))
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(RabbitMQError, match="make test"):
+    with pytest.raises(RabbitMQMissing, match="no rabbitmq-server is installed"):
         find_scripts()
 
 

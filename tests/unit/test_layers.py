@@ -18,6 +18,7 @@ PACKAGE = Path(tests.__file__).parents[1] / "aioresults"
 #: From the top down: a module may import its own layer, without a cycle, and those below.
 LAYERS = (
     {"contrib"},
+    {"api"},
     {
         "backend",
         "async_result",

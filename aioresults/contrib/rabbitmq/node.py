@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.process import Process
+from aioresults.contrib.rabbitmq.process import Process
 
 #: Where Debian keeps the real scripts; those on its PATH switch to the user `rabbitmq` and his folders.
 _DEBIAN = Path("/usr/lib/rabbitmq/bin")
@@ -30,6 +30,10 @@ _START_TIMEOUT = 40.0  # seconds; 4 to 6 are usual
 
 class RabbitMQError(Exception):
     """A node cannot be found, started or commanded; the message has the end of its log."""
+
+
+class RabbitMQMissing(RabbitMQError):
+    """No ``rabbitmq-server`` is installed."""
 
 
 class RabbitMQNode:
@@ -244,7 +248,7 @@ def find_scripts() -> Path:
         return _DEBIAN
     found = shutil.which("rabbitmq-server")
     if found is None:
-        raise RabbitMQError("no rabbitmq-server is installed: `make test` installs it, or set AIORESULTS_TEST_URL")
+        raise RabbitMQMissing("no rabbitmq-server is installed (Debian: apt-get install rabbitmq-server)")
     return Path(found).resolve().parent
 
 

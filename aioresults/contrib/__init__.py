@@ -1,0 +1,1 @@
+"""Adapters to what others use: frameworks, task queues, test runners. The core never imports them."""

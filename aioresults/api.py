@@ -36,6 +36,7 @@ from aioresults.errors import (
     TaskRevoked,
     WrongEventLoop,
 )
+from aioresults.group_result import GroupResult
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import Request, ResultMeta
 from aioresults.retry import RetryPolicy
@@ -46,6 +47,7 @@ __all__ = [  # noqa: RUF022  # grouped as a reader looks for them
     # What users hold
     "AMQPBackend",
     "AsyncResult",
+    "GroupResult",
     "QueuePerTask",
     "ReplyQueue",
     "Request",

@@ -9,6 +9,7 @@ from aioresults.results import ResultMeta
 
 if TYPE_CHECKING:
     from aioresults.backend import AMQPBackend
+    from aioresults.group_result import GroupResult
 
 T = TypeVar("T")
 
@@ -20,13 +21,22 @@ class AsyncResult(Generic[T]):
 
     Args:
         type: what the value is converted to, as in ``AMQPBackend.wait_for``.
+        parent: the result of the task that came before it, as Celery tells; it is only kept.
     """
 
-    __slots__ = ("_backend", "_type", "task_id")
+    __slots__ = ("_type", "backend", "parent", "task_id")
 
-    def __init__(self, task_id: str, backend: AMQPBackend, type: type[T] | None = None) -> None:
+    def __init__(
+        self,
+        task_id: str,
+        backend: AMQPBackend,
+        type: type[T] | None = None,
+        *,
+        parent: AsyncResult[Any] | GroupResult | None = None,
+    ) -> None:
         self.task_id = task_id
-        self._backend = backend
+        self.backend = backend
+        self.parent = parent
         self._type = type
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -49,11 +59,11 @@ class AsyncResult(Generic[T]):
     async def get(self, timeout: float | None = None, propagate: bool = True) -> T:
         """Wait for the value; see ``AMQPBackend.wait_for``."""
         value: Any = self._type
-        return await self._backend.wait_for(self.task_id, timeout, propagate=propagate, type=value)
+        return await self.backend.wait_for(self.task_id, timeout, propagate=propagate, type=value)
 
     async def meta(self) -> ResultMeta:
         """Return the latest report without waiting; see ``AMQPBackend.get_task_meta``."""
-        return await self._backend.get_task_meta(self.task_id)
+        return await self.backend.get_task_meta(self.task_id)
 
     async def state(self) -> str:
         """Return the latest state without waiting."""
@@ -74,12 +84,12 @@ class AsyncResult(Generic[T]):
 
     def updates(self, timeout: float | None = None) -> AsyncGenerator[ResultMeta, None]:
         """Iterate over the state reports until the ready one; see ``AMQPBackend.watch``."""
-        return self._backend.watch(self.task_id, timeout=timeout)
+        return self.backend.watch(self.task_id, timeout=timeout)
 
     async def forget(self) -> None:
         """Delete the result; see ``AMQPBackend.forget``."""
-        await self._backend.forget(self.task_id)
+        await self.backend.forget(self.task_id)
 
-    def as_tuple(self) -> tuple[tuple[str, None], None]:
-        """Return the form in which Celery writes a result inside a result."""
-        return (self.task_id, None), None
+    def as_tuple(self) -> tuple[tuple[str, Any], None]:
+        """Return the form in which Celery writes a result inside a result: ``((id, parent), None)``."""
+        return (self.task_id, self.parent and self.parent.as_tuple()), None

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar, overload
 from aioresults import checks, states
 from aioresults.errors import BacklogLimitExceeded
 from aioresults.extension import Extension
+from aioresults.grouping import Grouping
 from aioresults.lifetime import Lifetime
 from aioresults.limits import Limits
 from aioresults.lookup import DEFAULT_BACKLOG_LIMIT
@@ -34,7 +35,7 @@ from aioresults.watch import watch
 T = TypeVar("T")
 
 
-class AMQPBackend(Extension, Storing):
+class AMQPBackend(Extension, Storing, Grouping):
     """Stores and awaits task results over RabbitMQ.
 
     Args:

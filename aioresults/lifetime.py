@@ -18,6 +18,7 @@ import anyio
 
 from aioresults.drain import Drain
 from aioresults.errors import BackendClosed, BrokerUnavailable, ConfigurationError, WrongEventLoop
+from aioresults.groups import Groups
 from aioresults.inbox import Inbox
 from aioresults.limits import Limits
 from aioresults.lookup import Lookup
@@ -107,6 +108,15 @@ class Lifetime:
             coalesces=routing.coalesces,
             policy=retry_policy,
             unroutable=unroutable,
+            producer=hooks.Producer,
+        )
+        self.groups = Groups(
+            self.sessions,
+            reports,
+            policy=retry_policy,
+            expires=expires,
+            max_cached=limits.max_cached_results,
+            rpc_timeout=limits.rpc_timeout,
             producer=hooks.Producer,
         )
         inbox = hooks.inbox()
@@ -230,12 +240,13 @@ class Lifetime:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if (session := self.sessions.current) is not None:
-                    await self.outbox.flush()
+                    await asyncio.gather(self.outbox.flush(), self.groups.outbox.flush())
                     if self._reads:
                         await self._reader.finish(session)
         except (TimeoutError, BrokerUnavailable) as error:
-            logger.warning("closing with %d reports unconfirmed (%s)", len(self.outbox), type(error).__name__)
-        await self.outbox.stop()
+            unconfirmed = len(self.outbox) + len(self.groups.outbox)
+            logger.warning("closing with %d reports unconfirmed (%s)", unconfirmed, type(error).__name__)
+        await asyncio.gather(self.outbox.stop(), self.groups.outbox.stop())
         closed = BackendClosed("the backend was closed")
         self.sessions.end(closed)
         self.waiters.fail_all(closed)

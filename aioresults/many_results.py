@@ -139,7 +139,8 @@ class ManyResults:
     def __aiter__(self) -> AsyncIterator[tuple[str, ResultMeta]]:
         return self._each()
 
-    def _known(self) -> dict[str, ResultMeta]:
+    def known(self) -> dict[str, ResultMeta]:
+        """Return the results among them that were taken in this process before."""
         known = {task_id: self._waiters.ready(task_id) for task_id in self._task_ids}
         return {task_id: meta for task_id, meta in known.items() if meta is not None}
 
@@ -148,7 +149,7 @@ class ManyResults:
         return Collector(self._waiters, pending, done, timeout=self._timeout, on_message=self._on_message)
 
     async def _all(self) -> dict[str, ResultMeta]:
-        done = self._known()
+        done = self.known()
         if self._timeout == 0:
             await self._look(done)
         else:
@@ -163,7 +164,7 @@ class ManyResults:
         return {task_id: done[task_id] for task_id in self._task_ids}
 
     async def _each(self) -> AsyncIterator[tuple[str, ResultMeta]]:
-        done = self._known()
+        done = self.known()
         if self._timeout == 0:
             timed_out = None
             try:

@@ -90,6 +90,11 @@ class MemoryBroker(Topology):
     def __repr__(self) -> str:
         return f"<MemoryBroker {self.name!r}: {len(self._queues)} queues, {self.connection_count} connections>"
 
+    @property
+    def url(self) -> str:
+        """What leads here in this process, if the broker is one of ``named``."""
+        return f"memory://{self.name}"
+
     # --- connections
 
     @property
@@ -247,7 +252,7 @@ class MemoryTransport:
         return await self.broker.connect()
 
     def as_uri(self, include_password: bool = False) -> str:
-        return f"memory://{self.broker.name}"
+        return self.broker.url
 
     def __repr__(self) -> str:
         return f"<MemoryTransport {self.as_uri()}>"

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from aioresults import checks, states
+from aioresults.app_settings import app_settings
 from aioresults.errors import BacklogLimitExceeded
 from aioresults.extension import Extension
 from aioresults.grouping import Grouping
@@ -140,6 +141,22 @@ class AMQPBackend(Extension, Storing, Grouping):
         )  # fmt: skip
         self._waiters = self._lifetime.waiters
         self._lookup = self._lifetime.lookup
+
+    @classmethod
+    def from_app(cls, app: Any, **overrides: Any) -> Self:
+        """Return a backend that reads and stores where the workers of a Celery application do.
+
+        Args:
+            app: a Celery application, or anything with its ``conf``: ``result_backend`` (``rpc://``, ``amqp://``,
+                ``celery_amqp_backend.AMQPBackend://``, or this package's plug-in, with its
+                ``result_backend_transport_options``) decides the routing; ``broker_url``, ``accept_content`` and the
+                other ``result_*`` settings what their names say.
+            overrides: parameters of ``AMQPBackend`` that count instead.
+
+        Raises:
+            ConfigurationError: a setting that cannot be followed, named.
+        """
+        return cls(**app_settings(app, overrides))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.as_uri()} {type(self._routing).__name__}>"

@@ -68,13 +68,16 @@ def expires(value: object) -> float | None:
     return float(number)
 
 
+def delay(name: str, value: object) -> float:
+    """Accept a finite number of seconds, 0 or more."""
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
+    return float(value)
+
+
 def intervals(name: str, values: Iterable[object]) -> tuple[float, ...]:
     """Accept a series of finite numbers of seconds, 0 or more each."""
-    result = tuple(values)
-    for value in result:
-        if not _is_number(value) or not 0 <= value < math.inf:
-            raise ConfigurationError(f"{name} must be finite numbers of seconds, 0 or more, not {value!r}")
-    return tuple(float(value) for value in result if _is_number(value))
+    return tuple(delay(f"each of {name}", value) for value in values)
 
 
 def count(name: str, value: object, minimum: int = 0) -> int:

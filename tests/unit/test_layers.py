@@ -20,6 +20,7 @@ LAYERS = (
     {"contrib"},
     {"api"},
     {
+        "app_settings",
         "backend",
         "async_result",
         "extension",

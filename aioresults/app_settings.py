@@ -1,0 +1,115 @@
+"""What the configuration of a Celery application says, as parameters of ``AMQPBackend``; without Celery itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from aioresults.errors import ConfigurationError
+from aioresults.routing import QueuePerTask, ReplyQueue, Routing
+
+#: The plug-in of this package, as ``result_backend`` names it.
+OURS: Final = "aioresults.contrib.celery:ResultBackend"
+
+#: Where the workers' result backends store, by the name that ``result_backend`` begins with.
+_ROUTINGS: Final[Mapping[str, Callable[[], Routing]]] = {
+    "rpc": ReplyQueue,
+    "celery.backends.rpc:RPCBackend": ReplyQueue,
+    "amqp": QueuePerTask.celery,
+    "celery.backends.amqp:AMQPBackend": QueuePerTask.celery,
+    "celery_amqp_backend:AMQPBackend": QueuePerTask.celery_amqp_backend,
+    OURS: ReplyQueue,
+}
+_SCHEMES: Final = {"amqp": "amqp", "pyamqp": "amqp", "librabbitmq": "amqp", "amqps": "amqps", "memory": "memory"}
+
+
+def app_settings(app: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of an ``AMQPBackend`` that works with ``app``, without those that are ``given``.
+
+    Args:
+        app: anything with Celery's ``conf``.
+        given: parameters that are decided; a setting that only they would need is not looked at.
+
+    Raises:
+        ConfigurationError: a setting that cannot be followed, named; passwords are not repeated.
+    """
+    conf = getattr(app, "conf", None)
+    if conf is None:
+        raise ConfigurationError(f"an app has Celery's `conf`, which {app!r} has not")
+    name, url = _split(getattr(conf, "result_backend", None))
+    settings: dict[str, Any] = {
+        "serializer": getattr(conf, "result_serializer", "json"),
+        "compression": getattr(conf, "result_compression", None),
+        "accept": getattr(conf, "result_accept_content", None) or getattr(conf, "accept_content", None) or ("json",),
+        # Celery's 0 means never, too.
+        "expires": getattr(conf, "result_expires", timedelta(days=1)) or None,
+        "max_cached_results": _max_cached(getattr(conf, "result_cache_max", -1)),
+    }
+    if (persistent := getattr(conf, "result_persistent", None)) is not None:
+        settings["persistent"] = persistent
+    if name == OURS:
+        settings.update(getattr(conf, "result_backend_transport_options", None) or {})
+    settings.update(given)
+    if "routing" not in settings:
+        settings["routing"] = _routing(name)
+    if not {"url", "connection"} & settings.keys():
+        settings["url"] = _broker(conf, url if name == OURS else None)
+    if getattr(settings["routing"], "exchange_name", ""):  # a layout of Celery's
+        settings.setdefault("exchange", getattr(conf, "result_exchange", None))
+        settings.setdefault("exchange_type", getattr(conf, "result_exchange_type", None))
+    return settings
+
+
+def _split(result_backend: Any) -> tuple[str, str | None]:
+    """Return the name of the backend, as ``module:Class``, and the URL that Celery would hand to it, if it has one."""
+    if result_backend is None:
+        return "disabled", None
+    if not isinstance(result_backend, str):
+        return f"the class {result_backend!r}", None
+    scheme, separator, rest = result_backend.partition("://")
+    name, plus, url_scheme = scheme.partition("+")
+    if "." in name and ":" not in name:
+        name = ":".join(name.rsplit(".", 1))
+    url = f"{url_scheme if plus else 'amqp'}://{rest}"
+    return name, url if separator and rest.partition("/")[0] else None
+
+
+def _routing(name: str) -> Routing:
+    if name not in _ROUTINGS:
+        known = ", ".join(f"{each}://" for each in _ROUTINGS if not each.startswith("celery."))
+        raise ConfigurationError(
+            f"result_backend is {name!r}: workers do not store where this package looks. It knows {known}; "
+            "for a backend of your own pass routing="
+        )
+    return _ROUTINGS[name]()
+
+
+def _broker(conf: Any, own: str | None) -> str | list[str]:
+    """Return the broker's URL, or those of its nodes: Celery's backends on AMQP store at the broker of the tasks."""
+    configured = own or getattr(conf, "broker_url", None) or "amqp://"
+    urls = configured.split(";") if isinstance(configured, str) else list(configured)
+    if not own and getattr(conf, "broker_use_ssl", None):
+        raise ConfigurationError("broker_use_ssl is not followed: pass url='amqps://...' and ssl_context=")
+    translated = [_translated(url) for url in urls]
+    return translated[0] if len(translated) == 1 else translated
+
+
+def _translated(url: str) -> str:
+    """Return kombu's URL as ours: another name for the same scheme, and a host that may be left out."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in _SCHEMES:
+        raise ConfigurationError(f"broker_url begins with {scheme!r}: only {', '.join(_SCHEMES)} are RabbitMQ's")
+    return f"{_SCHEMES[scheme]}://{rest or 'localhost//'}"
+
+
+def _max_cached(result_cache_max: Any) -> int:
+    """Return how many results are remembered.
+
+    Celery's -1, its default, means none, because its handles keep theirs. Ours do not, so what awaits a task twice
+    would wait for ever: it is this package's default here. Celery's None and 0 mean no limit.
+    """
+    if result_cache_max == -1:
+        return 10_000
+    return result_cache_max or sys.maxsize

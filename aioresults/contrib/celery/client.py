@@ -1,0 +1,264 @@
+"""``CeleryClient``: sends tasks to unmodified Celery workers, and awaits what they return. No Celery, no thread."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any, Final, Self, TypeVar, Unpack, cast, overload
+
+from aioresults import checks
+from aioresults.async_result import AsyncResult
+from aioresults.backend import AMQPBackend
+from aioresults.contrib.celery.client_settings import client_settings
+from aioresults.contrib.celery.message import Ask, Writer
+from aioresults.contrib.celery.options import TaskOptions, checked
+from aioresults.contrib.celery.publisher import Publisher
+from aioresults.contrib.celery.routes import Router, Routes
+from aioresults.contrib.celery.task import Task
+from aioresults.messaging.content import Content
+from aioresults.messaging.delivery_mode import delivery_mode as mode_of
+from aioresults.retry import RetryPolicy
+from aioresults.serialization import Serializers
+from aioresults.serialization.compression import find_compression
+from aioresults.transport.base import PERSISTENT
+
+T = TypeVar("T")
+
+#: Celery's ``task_publish_retry_policy``.
+PUBLISH_POLICY: Final = RetryPolicy(max_retries=3, interval_start=0, interval_step=0.2, interval_max=1)
+
+
+class CeleryClient:
+    """Calls the tasks of Celery workers; their results come back through ``backend``.
+
+    With workers whose ``result_backend`` is ``rpc://`` the backend's routing is ``ReplyQueue``; ``from_app`` chooses
+    the right one. ``async with client`` opens and closes the backend; where it is open anyway, just use the client.
+
+    Args:
+        backend: awaits the results.
+        queue: of tasks that have no route.
+        routes: Celery's ``task_routes``: which queue a task goes to by its name.
+        serializer: ``json``, ``msgpack`` or a name that ``serializers`` knows; workers must accept it.
+        compression: ``zlib``, ``bz2``, ``lzma``, ``zstd``, or None.
+        serializers: a registry of your own.
+        delivery_mode: ``persistent`` or ``transient``, of tasks that do not say.
+        priority: 0 to 255, of tasks that do not say.
+        retry_policy: how often a task is published again that is not known to be sent; Celery's by default.
+        send_timeout: seconds that sending one task may take, attempts and confirm together.
+
+    Raises:
+        ConfigurationError: a parameter that cannot work, named.
+
+    A task is published mandatory and with a confirm: what no queue takes is an error at once. When a confirm is lost
+    with its connection, the task is sent again, and may then run twice, as with Celery.
+    """
+
+    def __init__(
+        self,
+        backend: AMQPBackend,
+        *,
+        queue: str = "celery",
+        routes: Router | Sequence[Router] | None = None,
+        # Task messages
+        serializer: str = "json",
+        compression: str | None = None,
+        serializers: Serializers | None = None,
+        delivery_mode: int | str = "persistent",
+        priority: int = 0,
+        # Behaviour
+        retry_policy: RetryPolicy | Mapping[str, Any] = PUBLISH_POLICY,
+        send_timeout: float = 10,
+    ) -> None:
+        registry = Serializers() if serializers is None else serializers
+        registry.find(checks.non_empty("serializer", serializer))
+        if compression is not None:
+            find_compression(compression)
+        checked({"priority": priority})
+        self.backend = backend
+        self._queue = checks.short_string("queue", checks.non_empty("queue", queue))
+        self._routes = Routes(routes)
+        self._writer = Writer(
+            Content(registry), serializer, compression, mode_of(delivery_mode) or PERSISTENT, priority
+        )
+        self._publisher = Publisher(backend, RetryPolicy.of(retry_policy), checks.seconds("send_timeout", send_timeout))
+
+    @classmethod
+    def from_app(cls, app: Any, backend: AMQPBackend | None = None, **overrides: Any) -> Self:
+        """Return a client that sends as a Celery application does.
+
+        Args:
+            app: a Celery application, or anything with its ``conf``: ``task_default_queue``, ``task_routes``,
+                ``task_serializer``, ``task_compression``, ``task_default_delivery_mode``, ``task_default_priority``,
+                ``task_publish_retry`` and its policy are followed.
+            backend: None for ``AMQPBackend.from_app(app)``.
+            overrides: parameters of ``CeleryClient`` that count instead.
+
+        Raises:
+            ConfigurationError: a setting that cannot be followed, named.
+        """
+        settings = {**client_settings(app), **overrides}
+        return cls(AMQPBackend.from_app(app) if backend is None else backend, **settings)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.backend.as_uri()}>"
+
+    async def __aenter__(self) -> Self:
+        await self.backend.open()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.backend.close()
+
+    # Tasks
+
+    @overload
+    async def send(
+        self, name: str, /, *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Unpack[TaskOptions]
+    ) -> AsyncResult[Any]: ...
+
+    @overload
+    async def send(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        result_type: type[T],
+        **options: Unpack[TaskOptions],
+    ) -> AsyncResult[T]: ...
+
+    async def send(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        result_type: Any = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncResult[Any]:
+        """Send a task, and return a handle on its result when the broker has the message in a queue.
+
+        Args:
+            name: as the worker knows the task, ``proj.tasks.add``.
+            args: the task's arguments.
+            kwargs: the task's keyword arguments; all other keywords are options.
+            result_type: what the value is converted to, as in ``AMQPBackend.wait_for``.
+            options: see ``TaskOptions``.
+
+        Raises:
+            MessageReturned: there is no such queue: no worker has ever listened to it.
+            NotFound: there is no such exchange.
+            EncodeError: the serializer cannot write the arguments; nothing was sent.
+            ConfigurationError: an option that cannot work, named; nothing was sent.
+            BrokerUnavailable: not known to be sent, for ``send_timeout`` seconds or ``retry_policy``.
+
+        Cancelled: the task is sent, or it is not.
+        """
+        task_id = await self._send(name, args, kwargs or {}, options)
+        return AsyncResult(task_id, self.backend, result_type)
+
+    @overload
+    async def call(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Any: ...
+
+    @overload
+    async def call(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        result_type: type[T],
+        **options: Unpack[TaskOptions],
+    ) -> T: ...
+
+    async def call(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        result_type: Any = None,
+        **options: Unpack[TaskOptions],
+    ) -> Any:
+        """Send a task, and return its value.
+
+        Args:
+            timeout: seconds for sending and waiting together; None for no limit.
+            others: as in ``send``.
+
+        Raises:
+            ResultTimeout: the deadline passed; the task may still run.
+            RemoteError, TaskRevoked, or the task's own exception: it failed, or was revoked.
+            MessageReturned, ...: as ``send``.
+
+        Cancelled: a task that was sent runs on; ``revoke`` takes it back if it has not started.
+        """
+        limit = checks.timeout(timeout)
+        started = monotonic()
+        task_id = await self._send(name, args, kwargs or {}, options, limit)
+        left = None if limit is None else max(limit - (monotonic() - started), 0.001)
+        return await self.backend.wait_for(task_id, left, type=result_type)
+
+    @overload
+    def task(self, name: str, *, timeout: float | None = None, **options: Unpack[TaskOptions]) -> Task[Any]: ...
+
+    @overload
+    def task(
+        self, name: str, *, timeout: float | None = None, result_type: type[T], **options: Unpack[TaskOptions]
+    ) -> Task[T]: ...
+
+    def task(
+        self, name: str, *, timeout: float | None = None, result_type: Any = None, **options: Unpack[TaskOptions]
+    ) -> Task[Any]:
+        """Return a handle on the task ``name``: ``await handle(2, 2)`` passes all its arguments to the task.
+
+        Args:
+            timeout: seconds that each of its calls may take; None for no limit.
+            result_type: what its values are converted to.
+            options: of each message; see ``TaskOptions``.
+        """
+        checked(options)
+        return Task(self, checks.non_empty("the name of a task", name), checks.timeout(timeout), result_type, options)
+
+    def result(self, task_id: str, result_type: type[T] | None = None) -> AsyncResult[T]:
+        """Return a handle on the result of a task that was sent before."""
+        return AsyncResult(task_id, self.backend, result_type)
+
+    async def _send(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        given: TaskOptions,
+        timeout: float | None = None,
+    ) -> str:
+        options = self._routed(name, args, kwargs, given)
+        task_id: str = options.get("task_id") or str(uuid.uuid4())
+        self.backend.rkey(task_id)
+        message = self._writer.write(Ask(name, args, kwargs, options, task_id, self.backend.reply_to))
+        if "queue" in options:
+            exchange, routing_key = "", options["queue"]
+        else:
+            exchange, routing_key = options["exchange"], options.get("routing_key", "")
+        await self._publisher.publish(message, exchange, routing_key, timeout)
+        return task_id
+
+    def _routed(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], given: TaskOptions) -> dict[str, Any]:
+        """Return the options of a task, checked, with its route and its queue."""
+        options = checked(cast("Mapping[str, Any]", given))
+        if route := self._routes.find(name, args, kwargs, options):
+            options = checked({**route, **given})
+        if not {"queue", "exchange"} & options.keys():
+            options["queue"] = self._queue
+        return options

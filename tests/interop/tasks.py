@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -82,3 +84,32 @@ def ignored() -> str:
 def parent(child_id: str) -> str:
     echo.apply_async(("child",), task_id=child_id)
     return "parent"
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task
+def nap(seconds: float) -> str:
+    time.sleep(seconds)
+    return "rested"
+
+
+@app.task(acks_late=True)
+def hold(path: str) -> str:
+    """Run until that file exists; begun anew when the worker dies meanwhile."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return "released"
+
+
+@app.task(bind=True)
+def describe(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """What arrived of the request."""
+    request = self.request
+    names = ("id", "root_id", "parent_id", "shadow", "eta", "expires", "timelimit", "argsrepr", "kwargsrepr", "group")
+    described = {name: getattr(request, name) for name in names}
+    delivery = {name: request.delivery_info[name] for name in ("exchange", "routing_key", "priority")}
+    return {**described, **delivery, "args": args, "kwargs": kwargs, "header": request.get("x-tenant")}

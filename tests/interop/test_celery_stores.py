@@ -17,7 +17,7 @@ from aioresults.errors import RemoteTraceback
 from tests.eventually import eventually
 from tests.interop.client import CeleryClient
 from tests.interop.errors import AppError, CodeError, Outer
-from tests.interop.worker import SETUPS, Worker
+from tests.interop.worker import QUEUE_PER_TASK, SOLO, Worker
 
 TIMEOUT = 30  # seconds; the first task of a worker waits for it to start
 
@@ -31,6 +31,8 @@ class Pair:
     backend: AMQPBackend
 
     async def send(self, task: str, *args: Any, **options: Any) -> str:
+        if self.backend.reply_to:
+            options["reply_to"] = self.backend.reply_to
         return await self.worker.send(self.client, task, *args, **options)
 
     async def call(self, task: str, *args: Any, **options: Any) -> Any:
@@ -53,7 +55,7 @@ async def paired(worker: Worker) -> AsyncIterator[Pair]:
         yield Pair(worker, client, backend)
 
 
-@pytest.fixture(params=SETUPS)
+@pytest.fixture(params=SOLO)
 async def pair(request: pytest.FixtureRequest, workers: dict[str, Worker]) -> AsyncIterator[Pair]:
     """Once for each worker."""
     async for pair in paired(workers[request.param]):
@@ -236,6 +238,7 @@ async def test_watch(pair: Pair) -> None:
         assert reports[0] == started[0]
 
 
+@pytest.mark.parametrize("pair", QUEUE_PER_TASK, indirect=True)
 async def test_looks_before_it_takes(pair: Pair) -> None:
     task_id = await pair.send("report", 3)
 

@@ -7,14 +7,16 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aioresults import AMQPBackend, Serializers
+from aioresults import AMQPBackend, QueuePerTask, ReplyQueue, Serializers
+from aioresults.contrib.celery import CeleryClient as OurClient
 from aioresults.contrib.rabbitmq import Process
-from tests.interop.client import CeleryClient
+from aioresults.routing import Routing
+from tests.interop.client import CeleryClient, make_app
 from tests.interop.errors import AppError, CodeError, Outer
 from tests.interop.layouts import LAYOUTS
 
@@ -27,7 +29,10 @@ class Setup:
 
     celery: Mapping[str, Any] = field(default_factory=dict)
     ours: Mapping[str, Any] = field(default_factory=dict)
-    layout: str = "celery-amqp-backend"
+    result_backend: str = LAYOUTS["celery-amqp-backend"].result_backend
+    routing: Callable[[], Routing] = QueuePerTask.celery_amqp_backend
+    #: Celery's pool, and its options.
+    pool: tuple[str, ...] = ("solo",)
 
 
 SETUPS = {
@@ -42,12 +47,23 @@ SETUPS = {
         {"result_persistent": False, "result_exchange": "celeryresults-transient", "result_expires": 60},
         {"persistent": False, "exchange": "celeryresults-transient", "expires": 60},
     ),
-    "celery-4": Setup(layout="celery-4"),
+    "celery-4": Setup(result_backend=LAYOUTS["celery-4"].result_backend, routing=QueuePerTask.celery),
+    "rpc": Setup({"task_track_started": True}, result_backend="rpc://", routing=ReplyQueue),
+    "rpc-prefork": Setup(
+        {"task_track_started": True, "worker_proc_alive_timeout": 60},
+        result_backend="rpc://",
+        routing=ReplyQueue,
+        pool=("prefork", "-c", "2"),
+    ),
 }
+#: Setups whose workers run one task at a time.
+SOLO = [name for name, setup in SETUPS.items() if setup.pool == ("solo",)]
+#: Those of them whose results anyone can look at.
+QUEUE_PER_TASK = [name for name in SOLO if SETUPS[name].routing is not ReplyQueue]
 
 
 class Worker:
-    """A worker (``-P solo``) that consumes a task queue of its own."""
+    """A worker that consumes a task queue of its own."""
 
     def __init__(self, setup: Setup, broker_url: str, folder: Path) -> None:
         self._setup = setup
@@ -55,31 +71,29 @@ class Worker:
         self._log = folder / f"worker-{secrets.token_hex(4)}.log"
         self.name = f"{self._log.stem}@interop"
         self.settings = {
-            "result_backend": LAYOUTS[setup.layout].result_backend,
+            "result_backend": setup.result_backend,
             "task_default_queue": f"aioresults.interop.{self._log.stem}",
             "broker_connection_retry_on_startup": True,
             **setup.celery,
         }
+        self.start()
+
+    @property
+    def is_solo(self) -> bool:
+        """Whether it runs one task at a time, in order."""
+        return self._setup.pool == ("solo",)
+
+    def start(self) -> None:
+        """Start it, again after ``kill``."""
         options = ("--without-mingle", "--without-gossip", "--without-heartbeat", "--loglevel=INFO")
+        command = ("celery", "-A", "tests.interop.tasks", "worker", "-n", self.name, "-P", *self._setup.pool, *options)
         self._process = Process(
-            [
-                sys.executable,
-                "-m",
-                "celery",
-                "-A",
-                "tests.interop.tasks",
-                "worker",
-                "-P",
-                "solo",
-                "-n",
-                self.name,
-                *options,
-            ],
+            [sys.executable, "-m", *command],
             log=self._log,
             env={
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
-                "INTEROP_BROKER": broker_url,
+                "INTEROP_BROKER": self._broker_url,
                 "INTEROP_SETTINGS": json.dumps(self.settings),
             },
         )
@@ -90,8 +104,13 @@ class Worker:
 
     def backend(self, **options: Any) -> AMQPBackend:
         """This package with the worker's settings."""
-        options = {"serializers": known_errors(), **self._setup.ours, **options}
-        return AMQPBackend(self._broker_url, routing=LAYOUTS[self._setup.layout].routing(), **options)
+        options = {"serializers": known_errors(), "routing": self._setup.routing(), **self._setup.ours, **options}
+        return AMQPBackend(self._broker_url, **options)
+
+    def caller(self) -> OurClient:
+        """This package's client, with the settings of the worker's app."""
+        app = make_app(self._broker_url, **self.settings)
+        return OurClient.from_app(app, AMQPBackend.from_app(app, serializers=known_errors(), **self._setup.ours))
 
     async def send(self, client: CeleryClient, task: str, *args: Any, **options: Any) -> str:
         """Send a task and return its id; the worker need not have started yet."""

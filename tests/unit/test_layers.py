@@ -200,7 +200,11 @@ _FIFTY = "\n    x = 1" * 50
         ("errors.py", '"""V."""\nfrom aioresults import Backend', "errors imports aioresults, which is above"),
         ("transport/base.py", '"""P."""\nfrom ..backend import Backend', "base imports aioresults.backend, which"),
         ("transport/base.py", '"""P."""\ndef f():\n    import aioresults.backend', "which is above"),
-        ("backend.py", '"""T."""\nfrom aioresults.contrib import celery', "imports aioresults.contrib, which is above"),
+        (
+            "backend.py",
+            '"""T."""\nfrom aioresults.contrib import celery',
+            "imports aioresults.contrib.celery, which is",
+        ),
         ("transport/base.py", '"""P."""\nimport aiormq', "only aioresults.transport.amqp may import aiormq"),
         ("transport/base.py", '"""P."""\nfrom pamqp.commands import Basic', "may import pamqp"),
         ("transport/base.py", '"""P."""\nimport yaml', "imports yaml, which is not a dependency"),

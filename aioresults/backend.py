@@ -127,7 +127,6 @@ class AMQPBackend(Extension, Storing, Grouping):
         kept = checks.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
         self._routing = (QueuePerTask() if routing is None else routing).configured(options)
-        self._exchange = self._routing.exchange.name
         codec = Codec(
             serializers=serializers, serializer=serializer, compression=compression, accept=accept,
             signing_key=signing_key, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,

@@ -19,8 +19,9 @@ from aioresults.outbox import Outbox
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
-from aioresults.routing import OURS, Destination
+from aioresults.routing import OURS
 from aioresults.sessions import Sessions
+from aioresults.stored import Stored
 
 PREFIX: Final = OURS + "group."
 #: A queue of a group that is there and empty: another process looks at this moment. Seconds between two looks of ours,
@@ -61,6 +62,7 @@ class Groups:
         self.outbox: Final = Outbox(
             sessions,
             reports,
+            exchange="",
             queues_for=lambda group_id: [self.queue(group_id)],
             coalesces=lambda _: False,
             policy=policy,
@@ -85,12 +87,12 @@ class Groups:
 
         Raises as ``AMQPBackend.store_result``.
         """
-        destination = Destination("", self.queue(group_id).name)
+        routing_key = self.queue(group_id).name
         document = self._reports.write(ResultMeta.of(group_id, form, states.SUCCESS), group_id)
         self.discard(group_id)
-        if self.outbox.is_full(destination):
-            await self.outbox.room(destination)
-        await self.outbox.put(destination, group_id, group_id, document)
+        saved = Stored(group_id, group_id, document, None)
+        self.outbox.put(routing_key, saved)
+        await saved
 
     async def restore(self, group_id: str, *, cache: bool) -> Any | None:
         """Return the form of a group, or None when there is none.

@@ -78,6 +78,10 @@ class Lifetime:
         expires: seconds that results are kept which nobody asks for.
     """
 
+    _loop: asyncio.AbstractEventLoop | None = None
+    _root: asyncio.Task[None] | None = None
+    _closing: asyncio.Task[None] | None = None
+
     def __init__(
         self,
         transport: Transport,
@@ -104,6 +108,7 @@ class Lifetime:
         self.outbox = Outbox(
             self.sessions,
             reports,
+            exchange=routing.exchange.name,
             queues_for=hooks.on_reply_declare,
             coalesces=routing.coalesces,
             policy=retry_policy,
@@ -137,10 +142,7 @@ class Lifetime:
             rpc_timeout=limits.rpc_timeout,
         )
         self._state = State.NEW
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
-        self._root: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:

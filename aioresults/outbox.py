@@ -35,8 +35,8 @@ from aioresults.errors import (
 from aioresults.messaging import Producer, Queue, declaring
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
-from aioresults.routing import Destination
 from aioresults.sessions import Session, Sessions
+from aioresults.stored import Stored
 from aioresults.transport.replies import message_size_limit
 
 #: Errors that may pass by themselves. A confirm lost with its channel is one: nobody knows, so it is published again.
@@ -50,28 +50,6 @@ MAX_LANE: Final = 10_000
 MAX_TOTAL: Final = 50_000
 
 
-class Report:
-    """One report on its way: a document, and the future of the call that stores it."""
-
-    __slots__ = ("correlation_id", "document", "stored", "task_id")
-
-    def __init__(self, task_id: str, correlation_id: str, document: bytes, stored: asyncio.Future[None]) -> None:
-        self.task_id = task_id
-        self.correlation_id = correlation_id
-        self.document = document
-        self.stored = stored
-
-    def succeed(self) -> None:
-        """Tell the caller, if there still is one, that the report is stored."""
-        if not self.stored.done():
-            self.stored.set_result(None)
-
-    def fail(self, error: Exception) -> None:
-        """Tell the caller, if there still is one, what went wrong."""
-        if not self.stored.done():
-            self.stored.set_exception(error)
-
-
 class _BatchTooLarge(AioResultsError):
     """The broker's limit for a message is lower than a batch of many reports."""
 
@@ -80,21 +58,21 @@ class _BatchTooLarge(AioResultsError):
         super().__init__(f"a batch is larger than {limit} bytes")
 
 
-def _not_stored(reports: Sequence[Report]) -> BrokerUnavailable:
+def _not_stored(reports: Sequence[Stored]) -> BrokerUnavailable:
     more = f" and {len(reports) - 1} more" if len(reports) > 1 else ""
     return BrokerUnavailable(f"the result of task {reports[0].task_id!r}{more} could not be stored")
 
 
 class Lane:
-    """What goes to one destination: the batch in flight, and what waits behind it."""
+    """What goes to one routing key: the batch in flight, and what waits behind it."""
 
-    __slots__ = ("coalesces", "destination", "in_flight", "task", "waiting")
+    __slots__ = ("coalesces", "in_flight", "routing_key", "task", "waiting")
 
-    def __init__(self, destination: Destination, coalesces: bool) -> None:
-        self.destination = destination
+    def __init__(self, routing_key: str, coalesces: bool) -> None:
+        self.routing_key = routing_key
         self.coalesces = coalesces
-        self.waiting: deque[Report] = deque()
-        self.in_flight: list[Report] = []
+        self.waiting: deque[Stored] = deque()
+        self.in_flight: list[Stored] = []
         self.task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -102,25 +80,24 @@ class Lane:
 
     def load(self, max_bytes: int) -> int:
         """Put the next batch in flight; return how many reports were withdrawn, their callers having left."""
-        batch: list[Report] = []
-        size, withdrawn, most = 0, 0, MAX_BATCH_COUNT if self.coalesces else 1
-        waiting = self.waiting
+        batch: list[Stored] = []
+        size, most = 0, MAX_BATCH_COUNT if self.coalesces else 1
+        waiting, before = self.waiting, len(self.waiting)
         while waiting and len(batch) < most:
-            report = waiting[0]
-            if report.stored.done():
-                withdrawn += 1
-            elif batch and size + len(report.document) > max_bytes:
+            report = waiting.popleft()
+            if report.done():
+                continue
+            size += len(report.document)
+            if size > max_bytes and batch:
+                waiting.appendleft(report)
                 break
-            else:
-                size += len(report.document)
-                batch.append(report)
-            waiting.popleft()
+            batch.append(report)
         self.in_flight = batch
-        return withdrawn
+        return before - len(waiting) - len(batch)
 
     def withdraw(self) -> int:
         """Take out of flight the reports whose callers have left; return how many."""
-        kept = [report for report in self.in_flight if not report.stored.done()]
+        kept = [report for report in self.in_flight if not report.done()]
         withdrawn, self.in_flight = len(self.in_flight) - len(kept), kept
         return withdrawn
 
@@ -136,6 +113,7 @@ class Outbox:
     Args:
         sessions: where the current session is found.
         reports: makes messages of documents.
+        exchange: what is published to.
         queues_for: what to declare when there is no queue for a task; nothing where the caller declares it.
         coalesces: whether many reports for a routing key may travel in one message.
         policy: the waits between attempts.
@@ -148,6 +126,7 @@ class Outbox:
         sessions: Sessions,
         reports: Reports,
         *,
+        exchange: str,
         queues_for: Callable[[str], Sequence[Queue]],
         coalesces: Callable[[str], bool],
         policy: RetryPolicy,
@@ -157,14 +136,15 @@ class Outbox:
         self._sessions = sessions
         self._producer = producer()
         self._reports = reports
+        self._exchange = exchange
         self._queues_for = queues_for
         self._coalesces = coalesces
         self._policy = policy
         self._unroutable = unroutable
-        self._lanes: dict[Destination, Lane] = {}
+        self._lanes: dict[str, Lane] = {}
         self._total = 0
         # Ordered, because a dict that loses its first keys is slow to find the next.
-        self._blocked: OrderedDict[Destination, deque[asyncio.Future[None]]] = OrderedDict()
+        self._blocked: OrderedDict[str, deque[Stored]] = OrderedDict()
         self._max_bytes = MAX_BATCH_BYTES
         self.stored = 0
         self.messages = 0
@@ -175,73 +155,57 @@ class Outbox:
         """How many reports are not confirmed yet."""
         return self._total
 
-    def is_full(self, destination: Destination) -> bool:
-        """Whether a further report has to wait for ``room``."""
-        if self._total < min(MAX_LANE, MAX_TOTAL) and not self._blocked:
-            return False  # as nearly always
-        return destination in self._blocked or self._total >= MAX_TOTAL or self._length(destination) >= MAX_LANE
+    def put(self, routing_key: str, report: Stored) -> None:
+        """Queue a report, which is told when the broker has confirmed it, or one of these:
 
-    def _length(self, destination: Destination) -> int:
-        lane = self._lanes.get(destination)
-        return 0 if lane is None else len(lane)
+        ResultNotRouted, ResultTooLarge: it cannot be stored.
+        BrokerUnavailable: not within the retry policy; the last error is its cause.
+        ChannelError: the broker refused the queue or the publish.
+        BackendClosed: the outbox was stopped before.
 
-    async def room(self, destination: Destination) -> None:
-        """Wait until a further report may be put; those for one destination get in in the order they came.
-
-        Cancelling is safe: the turn goes to the next.
+        Beyond the limits it waits to be let in; those for one routing key get in in the order they came.
         """
-        turn = asyncio.get_running_loop().create_future()
-        self._blocked.setdefault(destination, deque()).append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._admit(1)
-            raise
+        if self._total < min(MAX_LANE, MAX_TOTAL) and not self._blocked:  # as nearly always
+            self._enter(routing_key, report)
+        elif routing_key in self._blocked or self._total >= MAX_TOTAL or self._length(routing_key) >= MAX_LANE:
+            self._blocked.setdefault(routing_key, deque()).append(report)
+        else:
+            self._enter(routing_key, report)
+
+    def _enter(self, routing_key: str, report: Stored) -> None:
+        lane = self._lanes.get(routing_key)
+        if lane is None:
+            lane = self._lanes[routing_key] = Lane(routing_key, self._coalesces(routing_key))
+            lane.task = asyncio.get_running_loop().create_task(self._run(lane))
+        lane.waiting.append(report)
+        self._total += 1
+
+    def _length(self, routing_key: str) -> int:
+        lane = self._lanes.get(routing_key)
+        return 0 if lane is None else len(lane)
 
     def _admit(self, count: int) -> None:
         """Let in as many as have left, except where the lane is full; few lanes can be, since the total is bounded."""
         emptied = []
-        for destination, turns in self._blocked.items():
-            room = min(count, MAX_LANE - self._length(destination))
-            while turns and room > 0:
-                turn = turns.popleft()
-                if not turn.done():
-                    turn.set_result(None)
+        for routing_key, reports in self._blocked.items():
+            room = min(count, MAX_LANE - self._length(routing_key))
+            while reports and room > 0:
+                report = reports.popleft()
+                if not report.done():
+                    self._enter(routing_key, report)
                     room -= 1
                     count -= 1
-            if not turns:
-                emptied.append(destination)
+            if not reports:
+                emptied.append(routing_key)
             if count <= 0:
                 break
-        for destination in emptied:
-            del self._blocked[destination]
+        for routing_key in emptied:
+            del self._blocked[routing_key]
 
     def _release(self, count: int) -> None:
         self._total -= count
         if self._blocked and count:
             self._admit(count)
-
-    def put(self, destination: Destination, task_id: str, correlation_id: str, document: bytes) -> asyncio.Future[None]:
-        """Queue a report, and return the future that says when the broker has confirmed it.
-
-        The future raises:
-            ResultNotRouted, ResultTooLarge: it cannot be stored.
-            BrokerUnavailable: not within the retry policy; the last error is its cause.
-            ChannelError: the broker refused the queue or the publish.
-            BackendClosed: the outbox was stopped before.
-
-        Cancelled: withdrawn if it is not sent yet, else stored or unknown.
-        """
-        loop = asyncio.get_running_loop()
-        report = Report(task_id, correlation_id, document, loop.create_future())
-        lane = self._lanes.get(destination)
-        if lane is None:
-            lane = self._lanes[destination] = Lane(destination, self._coalesces(destination.routing_key))
-            lane.task = loop.create_task(self._run(lane))
-        lane.waiting.append(report)
-        self._total += 1
-        return report.stored
 
     async def _run(self, lane: Lane) -> None:
         try:
@@ -250,8 +214,11 @@ class Outbox:
                 if lane.in_flight:
                     await self._settle(lane)
         finally:
-            del self._lanes[lane.destination]
+            del self._lanes[lane.routing_key]
             self._abandon(lane)
+
+    def _name(self, lane: Lane) -> str:
+        return f"{self._exchange}/{lane.routing_key}" if self._exchange else lane.routing_key
 
     async def _settle(self, lane: Lane) -> None:
         """Deliver what is in flight, and tell the callers."""
@@ -262,14 +229,14 @@ class Outbox:
             lane.in_flight += lane.waiting
             lane.waiting.clear()
             for report in lane.in_flight:
-                report.fail(ResultNotRouted(report.task_id, str(lane.destination)))
+                report.fail(ResultNotRouted(report.task_id, self._name(lane)))
         except Exception as error:
             for report in lane.in_flight:
                 report.fail(error)
         else:
             self.stored += len(lane.in_flight)
             for report in lane.in_flight:
-                report.succeed()
+                report.confirm()
         settled, lane.in_flight = len(lane.in_flight), []
         self._release(settled)
 
@@ -347,9 +314,8 @@ class Outbox:
         else:
             message = self._reports.batch([(report.task_id, report.document) for report in batch])
         self.messages += 1
-        exchange, routing_key = lane.destination
         try:
-            await self._producer.publish(message, routing_key, exchange=exchange, mandatory=True)
+            await self._producer.publish(message, lane.routing_key, exchange=self._exchange, mandatory=True)
         except PreconditionFailed as error:
             limit = message_size_limit(error.reply_text)
             if limit is None or len(message.body) <= limit:
@@ -364,21 +330,20 @@ class Outbox:
 
     async def flush(self) -> None:
         """Return when everything that was stored so far, and whose caller waits, is confirmed or has failed."""
-        while pending := [future for future in self._pending() if not future.done()]:
-            await asyncio.wait(pending)
+        while pending := [report for report in self._reports_left() if not report.done()]:
+            await asyncio.gather(*map(asyncio.shield, pending), return_exceptions=True)
 
-    def _pending(self) -> Iterator[asyncio.Future[None]]:
+    def _reports_left(self) -> Iterator[Stored]:
         yield from itertools.chain.from_iterable(self._blocked.values())
         for lane in self._lanes.values():
-            yield from (report.stored for report in (*lane.in_flight, *lane.waiting))
+            yield from (*lane.in_flight, *lane.waiting)
 
     async def stop(self) -> None:
         """Give up what is not confirmed: those who wait for it, or to be let in, get ``BackendClosed``."""
-        turns = [*itertools.chain.from_iterable(self._blocked.values())]
+        blocked = [*itertools.chain.from_iterable(self._blocked.values())]
         self._blocked.clear()
-        for turn in turns:
-            if not turn.done():
-                turn.set_exception(BackendClosed("the backend was closed before the result could be sent"))
+        for report in blocked:
+            report.fail(BackendClosed("the backend was closed before the result could be sent"))
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         for task in tasks:
             task.cancel()

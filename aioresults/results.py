@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from aioresults import states
+
+#: What nearly every report holds besides its fields. Shared: a dict of its own for each would cost 64 bytes, and make
+#: the garbage collector, whose work grows with what is kept, come around more often.
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return NOTHING
 
 
 @dataclass(slots=True)
@@ -38,7 +47,7 @@ class ResultMeta:
     retries: int | None = None
     queue: str | None = None
     #: Whatever else the report held, by its key.
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=_nothing)
 
     @classmethod
     def of(
@@ -64,14 +73,17 @@ class ResultMeta:
             getattr(request, "group", None),
             getattr(request, "parent_id", None),
         )
-        for name, value in (extra or {}).items():
-            if name == "children":
-                meta.children = None if value is None else [_plain(child) for child in value]
-            elif name in _SETTABLE:
-                setattr(meta, name, value)
-            else:
-                meta.extra[name] = value
+        if extra:
+            meta._add(extra)
         return meta
+
+    def _add(self, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
+            if name == "children":
+                self.children = None if value is None else [_plain(child) for child in value]
+            elif name in _SETTABLE:
+                setattr(self, name, value)
+        self.extra = {name: value for name, value in fields.items() if name != "children" and name not in _SETTABLE}
 
     @property
     def is_ready(self) -> bool:

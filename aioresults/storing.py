@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from aioresults import checks, states
-from aioresults.errors import TaskRevoked
+from aioresults.errors import AioResultsError, TaskRevoked
 from aioresults.lifetime import Lifetime
 from aioresults.recording import Recording
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
-from aioresults.routing import Destination
+from aioresults.stored import Stored
 
 
 class Storing:
@@ -18,14 +19,12 @@ class Storing:
 
     _lifetime: Lifetime
     _reports: Reports
-    #: The exchange that reports are published to.
-    _exchange: str
 
     def destination_for(self, task_id: str, request: Any | None = None) -> tuple[str, str]:
         """Return routing key and correlation id of a report about ``task_id``."""
         raise NotImplementedError
 
-    async def store_result(
+    def store_result(
         self,
         task_id: str,
         result: Any,
@@ -33,8 +32,11 @@ class Storing:
         traceback: str | None = None,
         request: Any | None = None,
         **extra: Any,
-    ) -> Any:
-        """Store one state report, and return ``result`` when the broker has confirmed it.
+    ) -> Coroutine[Any, Any, Any]:
+        """Store one state report; awaited, return ``result`` when the broker has confirmed it.
+
+        The report is on its way when the call returns, and what is returned is a future: many stores may be awaited
+        together without a task for each.
 
         Args:
             result: the return value, an exception for FAILURE, RETRY and REVOKED, or any report.
@@ -43,23 +45,30 @@ class Storing:
             request: a ``Request``, or anything with some of its attributes.
             extra: further fields of the report.
 
-        Raises:
+        Raises, when it is awaited:
             EncodeError: the serializer cannot write it; nothing was sent.
             StoreError: it cannot be stored: too large, or not routed.
             BrokerUnavailable: not stored within the retry policy, or nobody knows; the last error is the cause.
             ChannelError: the broker refused the queue, for example one that exists with other arguments.
+            BackendClosed: the backend is not open.
+            ConfigurationError: an argument cannot be, or ``request`` has no ``reply_to`` where the routing needs one.
 
         Cancelled: withdrawn if it was not sent yet, else stored or unknown, never half.
         """
-        self._lifetime.check()
-        routing_key, correlation_id = self.destination_for(task_id, request)
-        destination = Destination(self._exchange, routing_key)
-        meta = ResultMeta.of(task_id, result, checks.non_empty("a status", status), traceback, request, extra)
-        document = self._reports.write(meta, correlation_id)
-        if self._lifetime.outbox.is_full(destination):
-            await self._lifetime.outbox.room(destination)
-        await self._lifetime.outbox.put(destination, task_id, correlation_id, document)
-        return result
+        try:
+            self._lifetime.check()
+            routing_key, correlation_id = self.destination_for(task_id, request)
+            checks.non_empty("a status", status)
+            document = self._reports.write(
+                ResultMeta.of(task_id, result, status, traceback, request, extra), correlation_id
+            )
+        except AioResultsError as error:
+            stored = Stored(task_id, "", b"", None)
+            stored.set_exception(error)
+            return stored
+        stored = Stored(task_id, correlation_id, document, result)
+        self._lifetime.outbox.put(routing_key, stored)
+        return stored
 
     def recording(self, task_id: str, request: Any | None = None) -> Recording:
         """Return an async context manager that stores STARTED, and then what came of its body."""

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from aioresults.messaging import Exchange, Queue
 
 #: What the names of our own queues begin with.
 OURS: Final = "aioresults."
-
-
-class Destination(NamedTuple):
-    """Where one report is published to."""
-
-    exchange: str
-    routing_key: str
-
-    def __str__(self) -> str:
-        return f"{self.exchange}/{self.routing_key}" if self.exchange else self.routing_key
 
 
 @dataclass(frozen=True, slots=True)

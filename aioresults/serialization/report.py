@@ -74,22 +74,24 @@ def read_report(report: Any, task_id: str | None, known: ExceptionClasses) -> Re
     if not isinstance(status, str) or not status:
         raise DecodeError("the document has no status")
     meta = ResultMeta(task_id, status, take("result", None))
+    extra: dict[str, Any] | None = None
     date_done = take("date_done", None)
     if date_done is not None:
         try:
             meta.date_done = date_done if isinstance(date_done, datetime) else _parse_date(date_done)
         except (TypeError, ValueError):
-            meta.extra["date_done"] = date_done
+            extra = {"date_done": date_done}
     for key, value in report.items():
         kind = _TYPES.get(key)
-        if kind is None:
-            if not isinstance(key, str):
-                raise DecodeError(f"a key of the document is not text but of type {type(key).__name__}")
-            meta.extra[key] = value
-        elif isinstance(value, kind):
+        if kind is not None and (value is None or isinstance(value, kind)):
             setattr(meta, key, value)
-        elif value is not None:
-            meta.extra[key] = value
+            continue
+        if not isinstance(key, str):
+            raise DecodeError(f"a key of the document is not text but of type {type(key).__name__}")
+        extra = {} if extra is None else extra
+        extra[key] = value
+    if extra is not None:
+        meta.extra = extra
     if status in EXCEPTION_STATES:
         meta.result = read_exception(status, meta.result, meta.traceback, known)
     return meta

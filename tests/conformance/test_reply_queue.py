@@ -187,10 +187,9 @@ class TestStoring:
 
     async def test_a_store_that_was_cancelled_in_time_is_withdrawn(self, lab: Lab, worker: AMQPBackend) -> None:
         caller, ids = await lab.open(), [new_id() for _ in range(3)]
-        tasks = [asyncio.create_task(worker.store_result(task_id, 1, request=to(caller))) for task_id in ids]
-        await asyncio.sleep(0)
-        tasks[1].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        stores = [asyncio.ensure_future(worker.store_result(task_id, 1, request=to(caller))) for task_id in ids]
+        stores[1].cancel()
+        await asyncio.gather(*stores, return_exceptions=True)
         assert await caller.wait_for(ids[2], timeout=5) == 1
         assert (await caller.get_task_meta(ids[0])).status == "SUCCESS"
         assert (await caller.get_task_meta(ids[1])).status == "PENDING"

@@ -37,7 +37,7 @@ LAYERS = (
     {"messaging"},
     {"transport"},
     {"waiters", "unclaimed", "serialization"},
-    {"results", "states", "retry", "checks", "limits", "errors"},
+    {"results", "states", "retry", "checks", "limits", "stored", "errors"},
 )
 AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}
 AMQP_SEAM = "aioresults.transport.amqp"  # a module, or a package of that name

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioresults import ConfigurationError, Exchange, QueuePerTask, ReplyQueue, Request
-from aioresults.routing import Destination, Routing, RoutingOptions
+from aioresults.routing import Routing, RoutingOptions
 
 OPTIONS = RoutingOptions(expires=86400)
 TASK = "0f2a1c9e-3d4b-4a5f-8c6d-7e8f9a0b1c2d"
@@ -136,9 +136,3 @@ class TestReplyQueue:
     def test_a_queue_type_that_cannot_be_one(self) -> None:
         with pytest.raises(ConfigurationError, match=r"\('classic', 'quorum'\), not 'stream'"):
             ReplyQueue(queue_type="stream")
-
-
-def test_a_destination_says_where() -> None:
-    assert str(Destination("", "key")) == "key"
-    assert str(Destination("exchange", "key")) == "exchange/key"
-    assert Destination("e", "k") == Destination("e", "k")

@@ -1,0 +1,135 @@
+"""What ``store_result`` returns may be awaited in any of asyncio's ways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+import pytest
+
+from aioresults import AMQPBackend, BackendClosed, ConfigurationError, EncodeError, ResultTimeout
+from aioresults.stored import Stored
+
+
+def stored(value: object) -> Stored:
+    """Return one that is confirmed soon."""
+    report = Stored("t-1", "t-1", b"", value)
+    asyncio.get_running_loop().call_soon(report.confirm)
+    return report
+
+
+async def in_a_task_group(call: Coroutine[Any, Any, Any]) -> object:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(call)
+    return task.result()
+
+
+async def under_anyio(call: Coroutine[Any, Any, Any]) -> object:
+    results = []
+
+    async def run() -> None:
+        results.append(await call)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+    return results[0]
+
+
+async def when_it_is_done(call: Coroutine[Any, Any, Any]) -> object:
+    [done], _ = await asyncio.wait([asyncio.create_task(call)])
+    return done.result()
+
+
+async def gathered(call: Coroutine[Any, Any, Any]) -> object:
+    [result] = await asyncio.gather(call)
+    return result
+
+
+WAYS: list[Callable[[Coroutine[Any, Any, Any]], Any]] = [
+    lambda call: call,
+    asyncio.create_task,
+    asyncio.ensure_future,
+    asyncio.shield,
+    lambda call: asyncio.wait_for(call, 5),
+    in_a_task_group,
+    under_anyio,
+    when_it_is_done,
+    gathered,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+class TestAwaited:
+    async def test_returns_the_result(self, way: Callable[[Stored], Any]) -> None:
+        assert await way(stored(42)) == 42
+
+    async def test_raises_the_error(self, way: Callable[[Stored], Any]) -> None:
+        failed = Stored("t-1", "", b"", None)
+        failed.fail(BackendClosed("x"))
+        with pytest.raises((BackendClosed, ExceptionGroup)) as caught:
+            await way(failed)
+        error: BaseException = caught.value
+        while isinstance(error, ExceptionGroup):
+            [error] = error.exceptions
+        assert isinstance(error, BackendClosed)
+
+    async def test_cancelled_it_is_withdrawn(self, way: Callable[[Stored], Any]) -> None:
+        report = Stored("t-1", "", b"", None)
+
+        async def call() -> None:
+            await way(report)
+
+        task = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        # asyncio.wait and shield leave what they wait for alone.
+        assert report.cancelled() is (way not in (asyncio.shield, when_it_is_done))
+        report.cancel()
+
+
+async def test_a_task_that_never_ran_withdraws_it() -> None:
+    report = Stored("t-1", "", b"", None)
+    task = asyncio.create_task(report)
+    task.cancel()
+    await asyncio.wait([task])
+    assert report.cancelled()
+
+
+async def test_a_task_says_what_it_runs() -> None:
+    task = asyncio.create_task(stored(1))
+    assert "store_result('t-1')" in repr(task)
+    await task
+
+
+async def test_what_was_told_first_stays() -> None:
+    report = Stored("t-1", "", b"", 1)
+    report.confirm()
+    report.fail(BackendClosed("x"))
+    report.confirm()
+    assert await report == 1
+
+
+class TestStoreResult:
+    async def test_is_on_its_way_when_the_call_returns(self) -> None:
+        async with AMQPBackend("memory://stored") as backend:
+            call = backend.store_result("t-1", 1)
+            assert await backend.wait_for("t-1", timeout=5) == 1
+            assert await call == 1
+
+    async def test_errors_come_when_it_is_awaited(self) -> None:
+        backend = AMQPBackend("memory://stored")
+        closed = backend.store_result("t-1", 1)
+        with pytest.raises(BackendClosed):
+            await closed
+        async with backend:
+            unwritable = backend.store_result("t-1", object())
+            nameless = backend.store_result("", 1)
+            with pytest.raises(EncodeError):
+                await unwritable
+            with pytest.raises(ConfigurationError):
+                await nameless
+            with pytest.raises(ResultTimeout):
+                await backend.wait_for("t-1", timeout=0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aioresults.results import ResultMeta
+from aioresults.watch import Watch
 
 if TYPE_CHECKING:
     from aioresults.backend import AMQPBackend
@@ -82,7 +83,7 @@ class AsyncResult(Generic[T]):
         """Whether the task has ended with an error, or was revoked."""
         return (await self.meta()).is_failure
 
-    def updates(self, timeout: float | None = None) -> AsyncGenerator[ResultMeta, None]:
+    def updates(self, timeout: float | None = None) -> Watch:
         """Iterate over the state reports until the ready one; see ``AMQPBackend.watch``."""
         return self.backend.watch(self.task_id, timeout=timeout)
 

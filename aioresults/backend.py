@@ -8,13 +8,14 @@ every call may be cancelled without losing a result; and a wait outlasts any out
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from aioresults import checks, states
 from aioresults.app_settings import app_settings
 from aioresults.errors import BacklogLimitExceeded
+from aioresults.events import OnEvent
 from aioresults.extension import Extension
 from aioresults.grouping import Grouping
 from aioresults.lifetime import Lifetime
@@ -31,7 +32,7 @@ from aioresults.serialization.conversion import convert
 from aioresults.storing import Storing
 from aioresults.transport import transport_for
 from aioresults.waiters import Waiter
-from aioresults.watch import watch
+from aioresults.watch import Watch
 
 T = TypeVar("T")
 
@@ -61,10 +62,12 @@ class AMQPBackend(Extension, Storing, Grouping):
         max_result_size: bytes; a larger result fails with ``ResultTooLarge`` before anything is sent.
         max_body_size, max_decompressed_size, max_depth: bytes, bytes and nested containers; what is received beyond
             them is refused unread.
-        connect_timeout: seconds that ``open`` and each attempt to connect may take.
+        connect_timeout: seconds that ``open`` may take, and each round of attempts to connect, one for every URL.
         rpc_timeout: seconds that one round trip to the broker may take.
         heartbeat: seconds between signs of life, where the URL does not say.
         ssl_context: for ``amqps://``.
+        on_event: called with what happens (``aioresults.events``): lost and blocked connections, results that are
+            late or not routed, messages that cannot be read, ... In the event loop; it must not block.
 
     Nothing is connected before ``open`` (or ``async with``). A backend belongs to the event loop that opens it.
     Raises ``ConfigurationError``, naming the value and what is allowed.
@@ -108,6 +111,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         rpc_timeout: float = 5,
         heartbeat: int = 10,
         ssl_context: ssl_module.SSLContext | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         if persistent is not None:
             self.persistent = persistent
@@ -137,6 +141,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         self._lifetime = Lifetime(
             self._transport, self._routing, self._reports, self, limits,
             retry_policy=self.retry_policy, unroutable=unroutable, expires=kept, store_only=store_only,
+            on_event=checks.optional_callable("on_event", on_event),
         )  # fmt: skip
         self._waiters = self._lifetime.waiters
         self._lookup = self._lifetime.lookup
@@ -294,7 +299,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         limit = checks.timeout(timeout)
         return ManyResults(self._waiters, ids, timeout=limit, on_message=on_message, take_ready=self._lookup.take_ready)
 
-    def watch(self, task_id: str, timeout: float | None = None) -> AsyncGenerator[ResultMeta, None]:
+    def watch(self, task_id: str, timeout: float | None = None) -> Watch:
         """Iterate over the state reports of a task, until the ready one, which is taken.
 
         Args:
@@ -303,9 +308,10 @@ class AMQPBackend(Extension, Storing, Grouping):
         Raises:
             ResultTimeout: no ready report by then.
 
-        Leaving the loop, or cancelling it, is safe. Reports that are not ready are consumed by who sees them.
+        Leaving the loop, or cancelling it, is safe; after a cancelled ``anext`` the next one goes on. Reports that are
+        not ready are consumed by who sees them.
         """
-        return watch(self._waiters, task_id, self._check_wait(task_id, timeout), self._lookup.take)
+        return Watch(self._waiters, task_id, self._check_wait(task_id, timeout), self._lookup.take)
 
     async def drain_events(self, timeout: float | None = None) -> dict[str, ResultMeta]:
         """Wait until at least one ready report arrives here, and return ``{task_id: meta}`` of those that did.

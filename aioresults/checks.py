@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard, TypeVar
 
 from aioresults.errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any] | None)
 
 #: RabbitMQ holds ``x-expires`` in milliseconds, below 2**32.
 MAX_EXPIRES: Final = (2**32 - 1) // 1000
@@ -89,3 +91,10 @@ def count(name: str, value: object, minimum: int = 0) -> int:
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def optional_callable(name: str, value: F) -> F:
+    """Accept what can be called, or None."""
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"{name} must be a callable, or None, not {value!r}")
+    return value

@@ -26,6 +26,7 @@ from aioresults.errors import (
     NotFound,
     ResultForgotten,
 )
+from aioresults.events import Dropped, Emit, log
 from aioresults.messaging import Consumer, Message, Queue, declaring
 from aioresults.results import ResultMeta
 from aioresults.sessions import Session
@@ -88,6 +89,7 @@ class Drain:
         queue_for: the queue that holds the reports of a task.
         read: decodes a message into a report; raises ``DecodeError``.
         consumer: the class of what consumes.
+        emit: is told of messages that cannot be read.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class Drain:
         queue_for: Callable[[str], Queue | None],
         read: Callable[[Message], ResultMeta],
         consumer: type[Consumer] = Consumer,
+        emit: Emit = log,
     ) -> None:
+        self._emit = emit
         self._waiters = waiters
         waiters.on_change = self.on_change
         self._queue_for = queue_for
@@ -328,7 +332,7 @@ class Drain:
 
     def _drop(self, message: Message, task_id: str, error: DecodeError) -> None:
         self.undecodable += 1
-        logger.warning("dropped a message of task %r that cannot be read: %s", task_id, error)
+        self._emit(Dropped(task_id, str(error)))
         message.reject()
         self._waiters.fail(task_id, error)
 

@@ -108,8 +108,8 @@ class Groups:
         if cache and (known := self._cache.get(group_id)) is not None:
             self._cache.move_to_end(group_id)
             return known
-        session = await self._sessions.wait(self._rpc_timeout)
-        form = await session.run(lambda channel: self._look(queue(channel), group_id))
+        async with self._sessions.within(self._rpc_timeout) as session:
+            form = await session.run(lambda channel: self._look(queue(channel), group_id))
         if form is not None:
             self._keep(group_id, form)
         return form
@@ -135,8 +135,8 @@ class Groups:
         """Delete what the broker and this process hold of a group; one that is not there is no error."""
         queue = self.queue(group_id)
         self.discard(group_id)
-        session = await self._sessions.wait(self._rpc_timeout)
-        await session.run(lambda channel: queue(channel).delete())
+        async with self._sessions.within(self._rpc_timeout) as session:
+            await session.run(lambda channel: queue(channel).delete())
 
     # The cache
 

@@ -10,7 +10,8 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError
+from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError, NotFound
+from aioresults.events import Dropped, Emit, QueueLost, log
 from aioresults.messaging import Consumer, Message, Queue
 from aioresults.reports import Reports
 from aioresults.sessions import Session
@@ -30,6 +31,7 @@ class Inbox:
     Args:
         keep: whether the queue stays when the backend is closed.
         consumer: the class of what consumes.
+        emit: is told when the queue was lost, and of messages that cannot be read.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class Inbox:
         *,
         keep: bool,
         consumer: type[Consumer] = Consumer,
+        emit: Emit = log,
     ) -> None:
+        self._emit = emit
         self._queue = queue
         self._waiters = waiters
         self._reports = reports
@@ -57,6 +61,8 @@ class Inbox:
 
     async def start(self, session: Session) -> None:
         """Declare the inbox and consume it."""
+        if self._consumer is not None and not await self._is_there(session):
+            self._emit(QueueLost(self._queue.name))
         declared = await session.run(lambda channel: self._queue(channel).declare())
         if declared.consumer_count and self._consumer is None:
             logger.warning(
@@ -73,6 +79,13 @@ class Inbox:
         channel.on_close(end)
         self._consumer = self._make_consumer(channel, on_message=self._receive, on_cancel=end)
         await self._consumer.attach(self._queue.name)
+
+    async def _is_there(self, session: Session) -> bool:
+        try:
+            await session.run(lambda channel: self._queue(channel).declare(passive=True))
+        except NotFound:
+            return False
+        return True
 
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost; an inbox that was deleted meanwhile is declared again."""
@@ -116,6 +129,6 @@ class Inbox:
 
     def _drop(self, error: DecodeError) -> None:
         self.undecodable += 1
-        logger.warning("dropped a report of task %r that cannot be read: %s", error.task_id, error)
+        self._emit(Dropped(error.task_id, str(error)))
         for task_id in (*error.task_ids, *([error.task_id] if error.task_id else ())):
             self._waiters.fail(task_id, error)

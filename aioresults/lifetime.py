@@ -18,6 +18,7 @@ import anyio
 
 from aioresults.drain import Drain
 from aioresults.errors import BackendClosed, BrokerUnavailable, ConfigurationError, WrongEventLoop
+from aioresults.events import Events, OnEvent, Unconfirmed
 from aioresults.groups import Groups
 from aioresults.inbox import Inbox
 from aioresults.limits import Limits
@@ -74,6 +75,7 @@ class Lifetime:
 
     Args:
         store_only: nothing is consumed.
+        on_event: is told what happens.
         unroutable: seconds between attempts at a destination that is not there.
         expires: seconds that results are kept which nobody asks for.
     """
@@ -81,6 +83,7 @@ class Lifetime:
     _loop: asyncio.AbstractEventLoop | None = None
     _root: asyncio.Task[None] | None = None
     _closing: asyncio.Task[None] | None = None
+    _opening = 0
 
     def __init__(
         self,
@@ -94,7 +97,9 @@ class Lifetime:
         unroutable: Sequence[float],
         expires: float | None,
         store_only: bool,
+        on_event: OnEvent | None,
     ) -> None:
+        self._events = Events(on_event)
         self._hooks = hooks
         self._connect_timeout = limits.connect_timeout
         self.sessions = Sessions(
@@ -104,6 +109,7 @@ class Lifetime:
             store_only=store_only,
             connect_timeout=limits.connect_timeout,
             rpc_timeout=limits.rpc_timeout,
+            emit=self._events.emit,
         )
         self.outbox = Outbox(
             self.sessions,
@@ -114,6 +120,7 @@ class Lifetime:
             policy=retry_policy,
             unroutable=unroutable,
             producer=hooks.Producer,
+            emit=self._events.emit,
         )
         self.groups = Groups(
             self.sessions,
@@ -125,13 +132,11 @@ class Lifetime:
             producer=hooks.Producer,
         )
         inbox = hooks.inbox()
-        self._unclaimed = Unclaimed(limits.max_unclaimed_results, limits.max_unclaimed_bytes, expires)
-        self.waiters = Waiters(limits.max_cached_results, self._unclaimed if inbox else None)
-        self._reader: Drain | Inbox = (
-            Inbox(inbox, self.waiters, reports, keep=routing.keeps_inbox, consumer=hooks.Consumer)
-            if inbox
-            else Drain(self.waiters, hooks.queue_for, reports.read, hooks.Consumer)
+        self._unclaimed = Unclaimed(
+            limits.max_unclaimed_results, limits.max_unclaimed_bytes, expires, emit=self._events.emit
         )
+        self.waiters = Waiters(limits.max_cached_results, self._unclaimed if inbox else None)
+        self._reader = self._make_reader(inbox, reports, keep=routing.keeps_inbox)
         self._reads = not store_only
         self.lookup = Lookup(
             self.sessions,
@@ -140,9 +145,16 @@ class Lifetime:
             reports.read,
             self._reader.deleted,
             rpc_timeout=limits.rpc_timeout,
+            emit=self._events.emit,
         )
         self._state = State.NEW
         self._pid = os.getpid()
+
+    def _make_reader(self, inbox: Queue | None, reports: Reports, *, keep: bool) -> Drain | Inbox:
+        consumer, emit = self._hooks.Consumer, self._events.emit
+        if inbox is None:
+            return Drain(self.waiters, self._hooks.queue_for, reports.read, consumer, emit)
+        return Inbox(inbox, self.waiters, reports, keep=keep, consumer=consumer, emit=emit)
 
     @property
     def is_open(self) -> bool:
@@ -173,10 +185,17 @@ class Lifetime:
         self.sessions.ask()
 
     def _check_place(self) -> None:
-        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
-            raise WrongEventLoop("the backend belongs to the event loop that opened it; open one backend in each loop")
-        if os.getpid() != self._pid:
-            raise WrongEventLoop("the backend belongs to the process that opened it; open one after the fork")
+        if self._loop is None:
+            return
+        if os.getpid() != self._pid:  # first: a loop that was running when it was forked is none in the child
+            raise WrongEventLoop("the backend belongs to the process that opened it; open another one after the fork")
+        if asyncio._get_running_loop() is not self._loop:
+            if self._loop.is_closed():
+                raise WrongEventLoop("the event loop that the backend was opened in is closed; open another backend")
+            raise WrongEventLoop(
+                "the backend belongs to the event loop and thread that opened it; open one in each, or hand the call "
+                "over with asyncio.run_coroutine_threadsafe"
+            )
 
     async def open(self) -> None:
         """Start, and return when the first session can be used. Opening twice is no error."""
@@ -186,12 +205,15 @@ class Lifetime:
             self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
             self._root = asyncio.create_task(self._run(), name="aioresults")
             self._root.add_done_callback(self._ended)
+        self._opening += 1
         try:
             await self.sessions.wait(self._connect_timeout)
         except BaseException:
-            if self._state is State.NEW:
+            if self._state is State.NEW and self._opening == 1:  # others may go on to open it
                 await self._stop()
             raise
+        finally:
+            self._opening -= 1
         self._check_not_closed()  # meanwhile
         self._state = State.OPEN
 
@@ -247,7 +269,7 @@ class Lifetime:
                         await self._reader.finish(session)
         except (TimeoutError, BrokerUnavailable) as error:
             unconfirmed = len(self.outbox) + len(self.groups.outbox)
-            logger.warning("closing with %d reports unconfirmed (%s)", unconfirmed, type(error).__name__)
+            self._events.emit(Unconfirmed(unconfirmed, str(error) or "not in time"))
         await asyncio.gather(self.outbox.stop(), self.groups.outbox.stop())
         closed = BackendClosed("the backend was closed")
         self.sessions.end(closed)
@@ -262,19 +284,23 @@ class Lifetime:
                 await asyncio.wait([root])  # not gather, which would cancel it once more with its caller
 
     def stats(self) -> dict[str, int | bool | str]:
-        """Return figures: plain values, cheap."""
-        connected = self.sessions.current is not None
+        """Return figures: plain values, cheap. From another thread, or after a fork, they are those of the moment."""
+        session = self.sessions.current
         return {
             "open": self.is_open,
-            "connected": connected,
-            "last_error": "" if connected else str(self.sessions.last_error),
+            "connected": session is not None,
+            "blocked": session is not None and session.blocked is not None,
+            "last_error": str(self.sessions.last_error) if session is None else "",
             "sessions": self.sessions.count,
             "failed_connects": self.sessions.failures,
+            "blocks": self.sessions.blocks,
             "waiting": len(self.waiters),
             "cached": self.waiters.cached,
             "unclaimed": len(self._unclaimed),
             "unclaimed_bytes": self._unclaimed.bytes,
             "evicted": self._unclaimed.evicted,
+            "late": self._unclaimed.late,
+            "redundant": self.waiters.redundant,
             "consuming": len(self._reader),
             "received": self._reader.received,
             "undecodable": self._reader.undecodable,
@@ -283,4 +309,5 @@ class Lifetime:
             "messages": self.outbox.messages,
             "retried": self.outbox.retried,
             "unrouted": self.outbox.unrouted,
+            "not_routed": self.outbox.not_routed,
         }

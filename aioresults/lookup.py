@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from aioresults import states
+from aioresults.channel_pool import POOL_SIZE
 from aioresults.errors import BacklogLimitExceeded, DecodeError, NotFound, ResultTimeout
+from aioresults.events import Dropped, Emit, log
 from aioresults.messaging import Message, Queue
 from aioresults.results import ResultMeta
-from aioresults.sessions import Sessions, limited
+from aioresults.sessions import Sessions
 from aioresults.waiters import Waiter, Waiters
-
-logger = logging.getLogger("aioresults")
 
 #: Reports that one look may read.
 DEFAULT_BACKLOG_LIMIT: Final = 1000
@@ -24,7 +23,7 @@ DEFAULT_BACKLOG_LIMIT: Final = 1000
 Read = Callable[[Message], ResultMeta]
 
 
-async def look(queue: Queue, task_id: str, read: Read, *, backlog_limit: int) -> ResultMeta | None:
+async def look(queue: Queue, task_id: str, read: Read, *, backlog_limit: int, emit: Emit = log) -> ResultMeta | None:
     """Return the report that counts among those in ``queue``, or None when there is none, or no queue.
 
     Reads on until the queue is empty. The report that counts goes back to the queue for the next reader, the others
@@ -33,6 +32,7 @@ async def look(queue: Queue, task_id: str, read: Read, *, backlog_limit: int) ->
     Args:
         queue: bound to a channel for this look alone, which the broker closes when there is no queue.
         backlog_limit: reports that may be read; one look at an empty queue is not one of them.
+        emit: is told of messages that cannot be read.
 
     Raises:
         BacklogLimitExceeded: after ``backlog_limit`` reports the queue was not found empty.
@@ -49,7 +49,7 @@ async def look(queue: Queue, task_id: str, read: Read, *, backlog_limit: int) ->
             try:
                 meta = read(message)
             except DecodeError as error:
-                logger.warning("dropped a message of task %r that cannot be read: %s", task_id, error)
+                emit(Dropped(task_id, str(error)))
                 message.reject()
                 unreadable = error
                 continue
@@ -83,7 +83,8 @@ class Lookup:
     Args:
         queue_for: the queue that holds the reports of a task, or None when it has none of its own.
         deleted: returns when a result that was taken is off the broker.
-        rpc_timeout: seconds to wait for a session.
+        rpc_timeout: seconds that one look may take, the wait for a session included.
+        emit: is told of messages that cannot be read.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Lookup:
         deleted: Callable[[str], Awaitable[None]],
         *,
         rpc_timeout: float,
+        emit: Emit = log,
     ) -> None:
+        self._emit = emit
         self._deleted = deleted
         self._sessions = sessions
         self._waiters = waiters
@@ -127,13 +130,16 @@ class Lookup:
         raise ResultTimeout(0, [task_id])
 
     async def take_ready(self, task_ids: Sequence[str]) -> list[ResultMeta]:
-        """Look once for each task, take the ready reports that are there, and return them.
+        """Look once for each task, some at a time, take the ready reports that are there, and return them.
 
         Cancelled, or when one look fails, nothing is taken. Two processes that look at the same moment may both get it.
         """
         here = [each for each in task_ids if each in self._waiters or self._queue_for(each) is None]
-        elsewhere = set(task_ids).difference(here)
-        seen = await asyncio.gather(*(self._look(task_id, DEFAULT_BACKLOG_LIMIT) for task_id in elsewhere))
+        elsewhere = list(set(task_ids).difference(here))
+        seen: list[ResultMeta | None] = []
+        while len(seen) < len(elsewhere):  # the limit of a look is that of its own turn
+            some = elsewhere[len(seen) : len(seen) + POOL_SIZE]
+            seen += await asyncio.gather(*(self._look(task_id, DEFAULT_BACKLOG_LIMIT) for task_id in some))
         # Nothing waits from here on: what is taken is returned.
         for meta in seen:
             if meta is not None:
@@ -157,14 +163,15 @@ class Lookup:
         queue = self._queue_for(task_id)
         if queue is None:
             return None
-        session = await self._sessions.wait(self._rpc_timeout)
-        return await session.run(lambda channel: look(queue(channel), task_id, self._read, backlog_limit=backlog_limit))
+        async with self._sessions.within(self._rpc_timeout) as session:
+            return await session.run(
+                lambda channel: look(queue(channel), task_id, self._read, backlog_limit=backlog_limit, emit=self._emit)
+            )
 
     async def delete(self, task_id: str) -> None:
         """Delete what the broker holds of a task."""
         queue = self._queue_for(task_id)
         if queue is not None:
-            session = await self._sessions.wait(self._rpc_timeout)
-            async with limited(self._rpc_timeout):
+            async with self._sessions.within(self._rpc_timeout) as session:
                 await self._deleted(task_id)
-            await session.run(lambda channel: queue(channel).delete())
+                await session.run(lambda channel: queue(channel).delete())

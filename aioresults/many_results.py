@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Self
 
 from aioresults.errors import AioResultsError, ResultTimeout
+from aioresults.iteration import Iteration
 from aioresults.results import ResultMeta
 from aioresults.waiters import Waiters
 
@@ -19,7 +20,8 @@ TakeReady = Callable[[Sequence[str]], Awaitable[list[ResultMeta]]]
 class Collector:
     """One wait for many tasks: a listener that keeps what arrives until its caller takes it.
 
-    A context manager: it waits from entry to exit, and what was not taken by then is left.
+    It waits from ``join`` to ``leave``, and may join again; what the caller has not seen by then is left, and arrives
+    once more. The deadline counts from the first ``join``. A context manager of the two.
     """
 
     def __init__(
@@ -32,29 +34,45 @@ class Collector:
         on_message: OnMessage | None,
     ) -> None:
         self._waiters = waiters
-        self._pending = dict.fromkeys(task_ids)
+        self._asked = tuple(task_ids)
+        self._pending = set(self._asked)
         self._done = done
         self._timeout = timeout
         self._on_message = on_message
         self._arrived: deque[ResultMeta] = deque()
         self._error: BaseException | None = None
-        self._wake: asyncio.Future[None] | None = None
+        self._wake = asyncio.Event()
+        self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._joined: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
-        if self._timeout is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._expire)
-        self._joined = tuple(self._pending)
-        for task_id in self._joined:
-            self._waiters.join(task_id, self)
+        self.join()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.leave()
+
+    def join(self) -> None:
+        """Begin to wait, or go on."""
+        if self._timeout is not None:
+            loop = asyncio.get_running_loop()
+            if self._deadline is None:
+                self._deadline = loop.time() + self._timeout
+            self._timer = loop.call_at(self._deadline, self._expire)
+        for task_id in self._asked:
+            if task_id in self._pending:
+                self._waiters.join(task_id, self)
+
+    def leave(self) -> None:
+        """Wait no longer."""
         if self._timer is not None:
             self._timer.cancel()
-        for task_id in self._joined:
+        for task_id in self._asked:
             self._waiters.leave(task_id, self)
+        for meta in self._arrived:
+            del self._done[meta.task_id]
+            self._pending.add(meta.task_id)
+        self._arrived.clear()
 
     def on_report(self, meta: ResultMeta) -> None:
         """Keep a ready report; tell ``on_message`` of every one. An error of that ends this wait, not the drain."""
@@ -64,10 +82,10 @@ class Collector:
             except Exception as error:
                 self._fail(error)
         if meta.is_ready and meta.task_id in self._pending:
-            del self._pending[meta.task_id]
+            self._pending.discard(meta.task_id)
             self._done[meta.task_id] = meta
             self._arrived.append(meta)
-            self._rouse()
+            self._wake.set()
 
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         """End the wait, unless the result of this task is here already."""
@@ -76,16 +94,13 @@ class Collector:
 
     def _expire(self) -> None:
         if self._pending:
-            self._fail(ResultTimeout(self._timeout or 0, self._pending, self._done))
+            pending = [task_id for task_id in self._asked if task_id in self._pending]
+            self._fail(ResultTimeout(self._timeout or 0, pending, self._done))
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
-        self._rouse()
-
-    def _rouse(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._wake.set()
 
     async def next(self) -> ResultMeta | None:
         """Return the next report, or None after the last; cancelled, it is still there for the next call."""
@@ -94,14 +109,61 @@ class Collector:
                 raise self._error
             if not self._pending:
                 return None
-            self._wake = asyncio.get_running_loop().create_future()
-            await self._wake
+            self._wake.clear()
+            await self._wake.wait()
         return self._arrived.popleft()
 
     def take(self, task_ids: Iterable[str]) -> None:
         """Take the results of these tasks: their caller has them."""
         for task_id in task_ids:
             self._waiters.take(task_id, self)
+
+
+class Arrivals(Iteration[tuple[str, ResultMeta]]):
+    """One iteration over ``results``: what is known here, and then what arrives."""
+
+    def __init__(self, results: ManyResults) -> None:
+        super().__init__()
+        self._results = results
+        self._known: deque[ResultMeta] | None = None
+        self._collector: Collector | None = None
+        self._timed_out: ResultTimeout | None = None
+
+    async def _next(self) -> tuple[str, ResultMeta]:
+        if self._known is None:
+            await self._begin()
+        if self._known:
+            meta = self._known.popleft()
+        elif self._timed_out is not None:
+            raise self._timed_out
+        elif self._collector is None:
+            raise StopAsyncIteration
+        else:
+            meta = await self._arrival(self._collector)
+        return meta.task_id, meta
+
+    async def _arrival(self, collector: Collector) -> ResultMeta:
+        self._listen(collector)
+        meta = await collector.next()
+        if meta is None:
+            raise StopAsyncIteration
+        collector.take([meta.task_id])
+        return meta
+
+    async def _begin(self) -> None:
+        done = self._results.known()
+        if self._results.timeout == 0:
+            try:
+                await self._results.look(done)
+            except ResultTimeout as error:
+                self._timed_out = error
+            self._known = deque(done.values())
+        else:
+            self._known = deque(
+                done.values()
+            )  # before the collector adds what others wait for, too, and have not taken
+            self._collector = self._results.collector(done)
+            self._listen(self._collector)
 
 
 class ManyResults:
@@ -129,31 +191,32 @@ class ManyResults:
     ) -> None:
         self._waiters = waiters
         self._task_ids = list(dict.fromkeys(task_ids))
-        self._timeout = timeout
+        self.timeout = timeout
         self._on_message = on_message
         self._take_ready = take_ready
 
     def __await__(self) -> Generator[object, None, dict[str, ResultMeta]]:
         return self._all().__await__()
 
-    def __aiter__(self) -> AsyncIterator[tuple[str, ResultMeta]]:
-        return self._each()
+    def __aiter__(self) -> Arrivals:
+        return Arrivals(self)
 
     def known(self) -> dict[str, ResultMeta]:
-        """Return the results among them that were taken in this process before."""
+        """Return the results that were taken in this process, in the order asked."""
         known = {task_id: self._waiters.ready(task_id) for task_id in self._task_ids}
         return {task_id: meta for task_id, meta in known.items() if meta is not None}
 
-    def _collector(self, done: dict[str, ResultMeta]) -> Collector:
+    def collector(self, done: dict[str, ResultMeta]) -> Collector:
+        """Return a wait for those that are not in ``done``; it adds them there."""
         pending = (task_id for task_id in self._task_ids if task_id not in done)
-        return Collector(self._waiters, pending, done, timeout=self._timeout, on_message=self._on_message)
+        return Collector(self._waiters, pending, done, timeout=self.timeout, on_message=self._on_message)
 
     async def _all(self) -> dict[str, ResultMeta]:
         done = self.known()
-        if self._timeout == 0:
-            await self._look(done)
+        if self.timeout == 0:
+            await self.look(done)
         else:
-            with self._collector(done) as collector:
+            with self.collector(done) as collector:
                 try:
                     while await collector.next() is not None:
                         pass
@@ -163,28 +226,8 @@ class ManyResults:
                 collector.take(done)
         return {task_id: done[task_id] for task_id in self._task_ids}
 
-    async def _each(self) -> AsyncIterator[tuple[str, ResultMeta]]:
-        done = self.known()
-        if self._timeout == 0:
-            timed_out = None
-            try:
-                await self._look(done)
-            except ResultTimeout as error:
-                timed_out = error
-            for task_id, meta in done.items():
-                yield task_id, meta
-            if timed_out is not None:
-                raise timed_out
-            return
-        known = tuple(done.items())  # before the collector adds what others wait for, too, and have not taken
-        with self._collector(done) as collector:
-            for task_id, meta in known:
-                yield task_id, meta
-            while (arrived := await collector.next()) is not None:
-                collector.take([arrived.task_id])
-                yield arrived.task_id, arrived
-
-    async def _look(self, done: dict[str, ResultMeta]) -> None:
+    async def look(self, done: dict[str, ResultMeta]) -> None:
+        """Look once for what is not in ``done``, and add it; ``ResultTimeout`` when something is missing then."""
         pending = [task_id for task_id in self._task_ids if task_id not in done]
         for meta in await self._take_ready(pending) if pending else ():
             done[meta.task_id] = meta

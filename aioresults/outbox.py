@@ -8,7 +8,9 @@ that fails holds up no other. A lane exists only while it has something to send.
 A publish is mandatory and confirmed. When it is returned because there is no queue, the queue is declared where the
 routing has one for the task (measured, that is faster than declaring first); otherwise the destination is not there
 yet or no more, and it is tried again by a policy of its own, with a single report to probe. What fails for a reason
-that may pass is tried again by the retry policy.
+that may pass is tried again by the retry policy. A publish that is simply not answered (the broker blocks publishers,
+a quorum queue has lost its majority) fails its callers after as long as that policy lasts, and is waited for further:
+sent again, it would only come twice.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from aioresults.errors import (
     ResultNotRouted,
     ResultTooLarge,
 )
+from aioresults.events import Emit, NotRouted, Unroutable, log
 from aioresults.messaging import Producer, Queue, declaring
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
@@ -66,7 +69,7 @@ def _not_stored(reports: Sequence[Stored]) -> BrokerUnavailable:
 class Lane:
     """What goes to one routing key: the batch in flight, and what waits behind it."""
 
-    __slots__ = ("coalesces", "in_flight", "routing_key", "task", "waiting")
+    __slots__ = ("coalesces", "in_flight", "routing_key", "task", "timer", "waiting")
 
     def __init__(self, routing_key: str, coalesces: bool) -> None:
         self.routing_key = routing_key
@@ -74,6 +77,7 @@ class Lane:
         self.waiting: deque[Stored] = deque()
         self.in_flight: list[Stored] = []
         self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.in_flight)
@@ -119,6 +123,7 @@ class Outbox:
         policy: the waits between attempts.
         unroutable: seconds between attempts at a destination that is not there.
         producer: the class of what publishes.
+        emit: is told of destinations that are not there.
     """
 
     def __init__(
@@ -132,7 +137,9 @@ class Outbox:
         policy: RetryPolicy,
         unroutable: Sequence[float],
         producer: type[Producer] = Producer,
+        emit: Emit = log,
     ) -> None:
+        self._emit = emit
         self._sessions = sessions
         self._producer = producer()
         self._reports = reports
@@ -141,6 +148,9 @@ class Outbox:
         self._coalesces = coalesces
         self._policy = policy
         self._unroutable = unroutable
+        longest = policy.longest()
+        #: Seconds that a publish may go unanswered.
+        self._patience = None if longest is None else longest + sessions.rpc_timeout
         self._lanes: dict[str, Lane] = {}
         self._total = 0
         # Ordered, because a dict that loses its first keys is slow to find the next.
@@ -150,6 +160,7 @@ class Outbox:
         self.messages = 0
         self.retried = 0
         self.unrouted = 0
+        self.not_routed = 0
 
     def __len__(self) -> int:
         """How many reports are not confirmed yet."""
@@ -228,6 +239,8 @@ class Outbox:
             # What waits behind has shared the attempts.
             lane.in_flight += lane.waiting
             lane.waiting.clear()
+            self.not_routed += len(lane.in_flight)
+            self._emit(NotRouted(self._name(lane), len(lane.in_flight)))
             for report in lane.in_flight:
                 report.fail(ResultNotRouted(report.task_id, self._name(lane)))
         except Exception as error:
@@ -250,6 +263,7 @@ class Outbox:
     async def _deliver(self, lane: Lane) -> None:
         """Publish what is in flight, again and again as the policies say; what is too much for it waits again."""
         delays, absent = self._policy.delays(), iter(self._unroutable)
+        is_known_absent = False
         while True:
             try:
                 # Without a session there is nothing to wait for but the next one, and that is what the delays are.
@@ -263,6 +277,9 @@ class Outbox:
                 if delay is None:
                     raise
                 self.unrouted += 1
+                if not is_known_absent:
+                    is_known_absent = True
+                    self._emit(Unroutable(self._name(lane), len(lane)))
             except _BatchTooLarge as error:
                 self._max_bytes = min(self._max_bytes, error.limit // 2)
                 lane.unload(len(lane.in_flight) // 2)
@@ -314,6 +331,7 @@ class Outbox:
         else:
             message = self._reports.batch([(report.task_id, report.document) for report in batch])
         self.messages += 1
+        self._be_patient(lane)
         try:
             await self._producer.publish(message, lane.routing_key, exchange=self._exchange, mandatory=True)
         except PreconditionFailed as error:
@@ -327,6 +345,26 @@ class Outbox:
         except NotFound as error:
             # The exchange was deleted. aiormq then loses the connection too (504), and the next session declares it.
             raise ChannelClosed(error.reply_code, error.reply_text) from error
+        finally:
+            if lane.timer is not None:
+                lane.timer.cancel()
+
+    def _be_patient(self, lane: Lane, waiting: int = 0) -> None:
+        if self._patience is not None:
+            loop = asyncio.get_running_loop()
+            lane.timer = loop.call_later(self._patience, self._lose_patience, lane, self._patience, waiting)
+
+    def _lose_patience(self, lane: Lane, patience: float, waiting: int) -> None:
+        """Fail what is in flight without an answer, and the first ``waiting`` reports behind it."""
+        session = self._sessions.current
+        blocked = f": the broker blocks publishers, {session.blocked}" if session and session.blocked else ""
+        for report in (*lane.in_flight, *itertools.islice(lane.waiting, waiting)):
+            text = f"the result of task {report.task_id!r} was not confirmed within {patience:g} s{blocked}"
+            report.fail(BrokerUnavailable(text))
+        before = len(lane.waiting)
+        lane.waiting = deque(report for report in lane.waiting if not report.done())
+        self._release(before - len(lane.waiting))
+        self._be_patient(lane, len(lane.waiting))
 
     async def flush(self) -> None:
         """Return when everything that was stored so far, and whose caller waits, is confirmed or has failed."""

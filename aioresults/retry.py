@@ -10,9 +10,12 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aioresults.errors import ConfigurationError
+
+#: Retries beyond which nobody waits for the last one.
+COUNTED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +77,9 @@ class RetryPolicy:
             # As kombu counts: a step that would lead beyond the end is not taken at all.
             if interval + self.interval_step <= end:
                 interval += self.interval_step
+
+    def longest(self) -> float | None:
+        """Return the seconds of all waits together, without jitter; None when there is no limit, or as good as none."""
+        if self.max_retries is None or self.max_retries > COUNTED:
+            return None
+        return sum(self.delays(lambda: 0.0))

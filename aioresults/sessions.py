@@ -10,85 +10,23 @@ Reconnecting never gives up: at once, then up to a second apart with jitter. Whe
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Final, TypeVar
 
+from aioresults.channel_pool import ChannelPool
+from aioresults.deadline import limited
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable
+from aioresults.events import Blocked, Connected, ConnectFailed, ConnectionLost, ConnectRefused, Emit, Unblocked, log
+from aioresults.lag import LoopLag
 from aioresults.transport.base import Channel, Connection, Transport
 
 T = TypeVar("T")
 
-logger = logging.getLogger("aioresults")
-
 #: Seconds between two attempts to connect, at the most.
 RECONNECT_INTERVAL: Final = 1.0
-#: Operations at a time per connection: declarations are 2-3 times as fast on 8 to 16 channels as on one.
-POOL_SIZE: Final = 16
-
-
-@asynccontextmanager
-async def limited(timeout: float) -> AsyncIterator[None]:
-    """Raise ``BrokerUnavailable`` when the body takes longer than ``timeout`` seconds."""
-    try:
-        async with asyncio.timeout(timeout) as scope:
-            yield
-    except TimeoutError as error:
-        if not scope.expired():
-            raise
-        raise BrokerUnavailable(f"no answer from the broker within {timeout:g} s") from error
-
-
-class ChannelPool:
-    """Channels for declare, get and delete on one connection, each used by one operation at a time.
-
-    An operation runs as a task of its own: cancelling its caller neither cancels it nor closes a channel. A channel
-    that an operation broke is dropped, with whatever was unacknowledged on it.
-    """
-
-    def __init__(self, connection: Connection, timeout: float, size: int = POOL_SIZE) -> None:
-        self._connection = connection
-        self._timeout = timeout
-        self._free: list[Channel] = []
-        self._turns = asyncio.Semaphore(size)
-        self._running: set[asyncio.Task[object]] = set()
-
-    async def run(self, operation: Callable[[Channel], Awaitable[T]]) -> T:
-        """Run ``operation`` with a channel; ``BrokerUnavailable`` when it takes longer than ``rpc_timeout``."""
-        task = asyncio.get_running_loop().create_task(self._run(operation))
-        self._running.add(task)
-        task.add_done_callback(self._done)
-        return await asyncio.shield(task)
-
-    def _done(self, task: asyncio.Task[object]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller may have left
-
-    async def _run(self, operation: Callable[[Channel], Awaitable[T]]) -> T:
-        async with self._turns:
-            channel: Channel | None = None
-            try:
-                async with limited(self._timeout):
-                    channel = self._take() or await self._connection.channel()
-                    result = await operation(channel)
-            except BaseException:
-                if channel is not None:
-                    await channel.close()
-                raise
-            if not channel.is_closed:
-                self._free.append(channel)
-            return result
-
-    def _take(self) -> Channel | None:
-        while self._free:
-            channel = self._free.pop()
-            if not channel.is_closed:
-                return channel
-        return None
 
 
 class Session:
@@ -114,6 +52,8 @@ class Session:
         self._opening = asyncio.Lock()
         self._opening_apart = asyncio.Lock()
         self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
+        #: Why the broker blocks what is published here; None when it does not.
+        self.blocked: str | None = None
         for connection in connections:
             connection.on_close(self._on_close)
 
@@ -121,6 +61,15 @@ class Session:
         if not self.lost.done():
             lost = reason if isinstance(reason, BrokerUnavailable) else BrokerUnavailable(str(reason))
             self.lost.set_result(lost)
+
+    def on_blocked(self, callback: Callable[[str | None], None]) -> None:
+        """Have ``callback`` called when the broker blocks what is published here (why), and releases it (None)."""
+
+        def note(reason: str | None) -> None:
+            self.blocked = reason
+            callback(reason)
+
+        self._publishing.on_blocked(note)
 
     @property
     def publisher(self) -> Channel | None:
@@ -130,7 +79,7 @@ class Session:
 
     async def open_publisher(self) -> Channel:
         """Return the channel that all publishing shares, a new one when the last was closed."""
-        async with self._opening, limited(self._rpc_timeout):
+        async with limited(self._rpc_timeout), self._opening:
             channel = self.publisher
             if channel is None:
                 channel = self._publisher = await self._publishing.channel(confirms=True)
@@ -149,7 +98,7 @@ class Session:
 
     async def channel(self) -> Channel:
         """Open a channel for the user's own work, on a connection apart: what goes wrong there disturbs nothing."""
-        async with self._opening_apart, limited(self._rpc_timeout):
+        async with limited(self._rpc_timeout), self._opening_apart:
             if self._apart is None or self._apart.is_closed:
                 self._apart = await self._transport.connect()
                 self._connections.append(self._apart)
@@ -169,7 +118,9 @@ class Sessions:
             that is not ``BrokerUnavailable`` counts as being refused for good.
         on_refused: called when trying again does not help.
         store_only: no connection to consume.
-        connect_timeout, rpc_timeout: seconds, for one attempt to connect and for one operation.
+        connect_timeout: seconds in which every address is tried: an attempt has its share of them.
+        rpc_timeout: seconds for one operation.
+        emit: is told of each loss, failure, refusal and success, and when the broker blocks publishers.
     """
 
     def __init__(
@@ -181,13 +132,17 @@ class Sessions:
         store_only: bool,
         connect_timeout: float,
         rpc_timeout: float,
+        emit: Emit = log,
     ) -> None:
         self._transport = transport
+        #: Where the last attempt led to, without the password.
+        self._uri = transport.as_uri()
+        self._emit = emit
         self._prepare = prepare
         self._on_refused = on_refused
         self._store_only = store_only
-        self._connect_timeout = connect_timeout
-        self._rpc_timeout = rpc_timeout
+        self._attempt_timeout = connect_timeout / transport.nodes
+        self.rpc_timeout: Final = rpc_timeout
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()
         self._refusal: AioResultsError | None = None
@@ -198,6 +153,10 @@ class Sessions:
         #: Sessions so far, failed attempts to connect so far.
         self.count = 0
         self.failures = 0
+        #: How often the broker blocked publishers.
+        self.blocks = 0
+        self._blocked_at = 0.0
+        self._away_since = monotonic()
 
     @property
     def current(self) -> Session | None:
@@ -210,27 +169,33 @@ class Sessions:
 
         To be closed with ``aclosing``: a generator that is merely dropped leaves its connection behind.
         """
-        attempt = 0
+        self._away_since = monotonic()
+        attempt = failed = 0
         while True:
+            self._uri = self._transport.as_uri()
             try:
                 session = await self._open()
             except BrokerUnavailable as error:
+                failed += 1
                 if isinstance(error, BrokerRefused):
                     await self._refused(error)
                 else:
-                    self._failed(error, attempt)
+                    self._failed(error, failed)
             except AioResultsError as error:
+                failed += 1
                 await self._refused(error)
             else:
                 established = monotonic()
-                try:
-                    self._establish(session)
-                    yield session
-                finally:
-                    self._current = None
-                    if session.lost.done():
-                        self._lost(session.lost.result())
-                    await session.close()
+                with LoopLag() as lag:
+                    try:
+                        self._establish(session, failed + 1)
+                        yield session
+                    finally:
+                        self._current = None
+                        if session.lost.done():
+                            self._lost(session.lost.result(), lag.recent())
+                        await session.close()
+                failed = 0
                 if monotonic() - established > RECONNECT_INTERVAL:
                     attempt = 0
             await asyncio.sleep(min(attempt * 0.25, RECONNECT_INTERVAL) * random.uniform(0.5, 1.0))
@@ -239,9 +204,9 @@ class Sessions:
     async def _open(self) -> Session:
         opened: list[Connection | Session] = []
         try:
-            async with limited(self._connect_timeout):
+            async with limited(self._attempt_timeout):
                 connections = [await self._connect(opened) for _ in range(1 if self._store_only else 2)]
-                session = Session(self._transport, connections, self._rpc_timeout)
+                session = Session(self._transport, connections, self.rpc_timeout)
                 opened.append(session)
                 await self._prepare(session)
             return session
@@ -257,29 +222,38 @@ class Sessions:
         opened.append(connection)
         return connection
 
-    def _establish(self, session: Session) -> None:
+    def _establish(self, session: Session, attempts: int) -> None:
         self.count += 1
-        if self.count > 1 or self.failures:
-            logger.info("connected to %s", self._transport.as_uri())
         self._current = session
+        session.on_blocked(self._blocked)
         self._notify()
+        away = monotonic() - self._away_since
+        self._emit(Connected(self._uri, self.count, attempts, away))
 
-    def _lost(self, error: BrokerUnavailable) -> None:
+    def _blocked(self, reason: str | None) -> None:
+        if reason is None:
+            self._emit(Unblocked(self._uri, monotonic() - self._blocked_at))
+        else:
+            self.blocks += 1
+            self._blocked_at = monotonic()
+            self._emit(Blocked(self._uri, reason))
+
+    def _lost(self, error: BrokerUnavailable, lag: float) -> None:
         self.last_error = error
-        logger.warning("connecting again to %s: %s", self._transport.as_uri(), error)
+        self._away_since = monotonic()
+        self._emit(ConnectionLost(self._uri, str(error), lag))
 
     def _failed(self, error: BrokerUnavailable, attempt: int) -> None:
         self.failures += 1
         self.last_error = error
-        if attempt == 0:
-            logger.warning("no connection to %s, trying again: %s", self._transport.as_uri(), error)
+        self._emit(ConnectFailed(self._uri, str(error), attempt))
         self._notify()
 
     async def _refused(self, error: AioResultsError) -> None:
         self.failures += 1
         self.last_error = self._refusal = error
-        logger.error("refused by %s: %s", self._transport.as_uri(), error)
         self._asked.clear()
+        self._emit(ConnectRefused(self._uri, str(error)))
         self._on_refused(error)
         self._notify()
         await self._asked.wait()
@@ -313,10 +287,18 @@ class Sessions:
             raise self._end.with_traceback(None)
         if self.current is None:
             if timeout and not isinstance(self.last_error, BrokerRefused):
-                text = f"no connection to {self._transport.as_uri()} within {timeout:g} s: {self.last_error}"
+                text = f"no connection to {self._uri} within {timeout:g} s: {self.last_error}"
                 raise BrokerUnavailable(text) from self.last_error
             raise self.last_error.with_traceback(None)
         return self.current
+
+    @asynccontextmanager
+    async def within(self, timeout: float) -> AsyncIterator[Session]:
+        """Give a session, as ``wait`` does, and raise ``BrokerUnavailable`` after ``timeout`` seconds in all."""
+        deadline = monotonic() + timeout
+        session = await self.wait(timeout)
+        async with limited(deadline - monotonic()):
+            yield session
 
     def end(self, error: AioResultsError) -> None:
         """Tell those who wait for a session, now and from now on, that none will come."""

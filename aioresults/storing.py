@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from aioresults import checks, states
-from aioresults.errors import AioResultsError, TaskRevoked
+from aioresults.errors import AioResultsError, TaskRevoked, WrongEventLoop
 from aioresults.lifetime import Lifetime
 from aioresults.recording import Recording
 from aioresults.reports import Reports
@@ -62,6 +62,8 @@ class Storing:
             document = self._reports.write(
                 ResultMeta.of(task_id, result, status, traceback, request, extra), correlation_id
             )
+        except WrongEventLoop:
+            raise  # at once: where no event loop runs there is no future either
         except AioResultsError as error:
             stored = Stored(task_id, "", b"", None)
             stored.set_exception(error)

@@ -6,19 +6,19 @@ learns at once what became of it.
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, NamedTuple
 
 from aioresults import states
+from aioresults.events import Emit, Evicted, LateResult, log
 from aioresults.results import ResultMeta
-
-logger = logging.getLogger("aioresults")
 
 #: How many ids of evicted reports are remembered.
 REMEMBERED: Final = 100_000
+#: How many ids are remembered of waits that ended without a result.
+MISSED: Final = 10_000
 
 
 class Held(NamedTuple):
@@ -36,19 +36,29 @@ class Unclaimed:
         max_count, max_bytes: how much is kept.
         max_age: seconds; None for no limit.
         clock: seconds on a monotonic clock.
+        emit: is told of results that come late, and of those that had to go.
     """
 
     def __init__(
-        self, max_count: int, max_bytes: int, max_age: float | None, clock: Callable[[], float] = monotonic
+        self,
+        max_count: int,
+        max_bytes: int,
+        max_age: float | None,
+        clock: Callable[[], float] = monotonic,
+        emit: Emit = log,
     ) -> None:
+        self._emit = emit
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._clock = clock
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self._missed: OrderedDict[str, None] = OrderedDict()
         self._bytes = 0
         self.evicted = 0
+        #: Results that came when those who had waited for them had left.
+        self.late = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -67,6 +77,10 @@ class Unclaimed:
             del self._held[meta.task_id]
             self._bytes -= held.size
         self._gone.pop(meta.task_id, None)
+        if meta.is_ready and self._missed and meta.task_id in self._missed:
+            del self._missed[meta.task_id]
+            self.late += 1
+            self._emit(LateResult(meta.task_id, meta.status))
         self._held[meta.task_id] = Held(meta, size, self._clock())
         self._bytes += size
         self._make_room()
@@ -86,16 +100,17 @@ class Unclaimed:
         self._bytes -= held.size
         if not held.meta.is_ready:
             return  # a later report of the task says more
-        if not self.evicted:
-            logger.warning(
-                "results that nobody asked for had to make room (%d kept, %d bytes); stats() counts them as evicted",
-                len(self._held),
-                self._bytes,
-            )
         self.evicted += 1
         self._gone[task_id] = None
         if len(self._gone) > REMEMBERED:
             self._gone.popitem(last=False)
+        self._emit(Evicted(task_id, self.evicted))
+
+    def missed(self, task_id: str) -> None:
+        """Note that a wait for a task ended without its result: one that still comes is late."""
+        self._missed[task_id] = None
+        if len(self._missed) > MISSED:
+            self._missed.popitem(last=False)
 
     def get(self, task_id: str) -> ResultMeta | None:
         """Return the report of a task, and leave it here."""
@@ -103,7 +118,8 @@ class Unclaimed:
         return None if held is None else held.meta
 
     def claim(self, task_id: str) -> Held | None:
-        """Return the report of a task and keep it no longer."""
+        """Return the report of a task and keep it no longer; somebody waits for the task from here on."""
+        self._missed.pop(task_id, None)
         held = self._held.pop(task_id, None)
         if held is not None:
             self._bytes -= held.size

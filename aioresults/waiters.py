@@ -74,15 +74,36 @@ class Waiter(asyncio.Future[ResultMeta]):
 
 
 class _Entry:
-    """A task id that somebody waits for."""
+    """A task id that somebody waits for; nearly always that is one listener, so a dict is made for the second."""
 
-    __slots__ = ("latest", "listeners", "size", "taken")
+    __slots__ = ("_listeners", "latest", "size", "taken")
 
     def __init__(self, latest: ResultMeta | None, size: int, listener: Listener) -> None:
         self.latest = latest
         self.size = size
-        self.listeners = [listener]
+        self._listeners: Listener | dict[Listener, None] = listener
         self.taken = False
+
+    def add(self, listener: Listener) -> None:
+        if not isinstance(self._listeners, dict):
+            self._listeners = {self._listeners: None}
+        self._listeners[listener] = None
+
+    def discard(self, listener: Listener) -> bool:
+        """Remove a listener; return whether it was the last one."""
+        if isinstance(self._listeners, dict):
+            self._listeners.pop(listener)
+            return not self._listeners
+        return True
+
+    def __contains__(self, listener: Listener) -> bool:
+        if isinstance(self._listeners, dict):
+            return listener in self._listeners
+        return listener is self._listeners
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """Return those who wait now, in the order they came."""
+        return tuple(self._listeners) if isinstance(self._listeners, dict) else (self._listeners,)
 
 
 class _Recent:
@@ -132,6 +153,8 @@ class Waiters:
         self.on_change: Callable[[str, bool], None] | None = None
         self._unclaimed = unclaimed
         self._observers: list[Listener] = []
+        #: Reports that told nothing new: repeated, or of a lower rank than what was known.
+        self.redundant = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -157,7 +180,7 @@ class Waiters:
             latest, size = self._claim(task_id)
             entry = self._entries[task_id] = _Entry(latest, size, listener)
         else:
-            entry.listeners.append(listener)
+            entry.add(listener)
         if self.on_change is not None:
             # Also when others wait already: they may just have been told of an error, and not have left yet.
             self.on_change(task_id, False)
@@ -178,7 +201,7 @@ class Waiters:
     def take(self, task_id: str, listener: Listener) -> None:
         """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
         entry = self._entries.get(task_id)
-        if entry is not None and listener in entry.listeners:
+        if entry is not None and listener in entry:
             entry.taken = True
             self._remove(task_id, entry, listener)
 
@@ -191,21 +214,24 @@ class Waiters:
     def leave(self, task_id: str, listener: Listener) -> None:
         """End a wait that took nothing: cancelled, timed out, failed. Leaving twice, or after ``take``, is no error."""
         entry = self._entries.get(task_id)
-        if entry is not None and listener in entry.listeners:
+        if entry is not None and listener in entry:
             self._remove(task_id, entry, listener)
 
     def _remove(self, task_id: str, entry: _Entry, listener: Listener) -> None:
-        entry.listeners.remove(listener)
-        if entry.listeners:
+        if not entry.discard(listener):
             return
         del self._entries[task_id]
-        if entry.latest is not None:
-            if entry.taken:
-                self._remember(entry.latest)
-            elif not entry.latest.is_ready:
-                self._see(entry.latest)
-            elif self._unclaimed is not None:
-                self._unclaimed.put(entry.latest, entry.size)
+        latest = entry.latest
+        if latest is not None and entry.taken:
+            self._remember(latest)
+        elif latest is not None and latest.is_ready:
+            if self._unclaimed is not None:
+                self._unclaimed.put(latest, entry.size)
+        else:
+            if latest is not None:
+                self._see(latest)
+            if self._unclaimed is not None:
+                self._unclaimed.missed(task_id)
         if self.on_change is not None:
             self.on_change(task_id, entry.taken)
 
@@ -221,11 +247,12 @@ class Waiters:
             counts = self._keep(meta, size)
         elif entry.latest is not None and not states.supersedes(meta.status, entry.latest.status):
             counts = False
+            self.redundant += 1
         else:
             counts = True
             entry.latest = meta
             entry.size = size
-            for listener in tuple(entry.listeners):
+            for listener in entry.listeners():
                 listener.on_report(meta)
         if counts and meta.is_ready:
             for observer in tuple(self._observers):
@@ -238,17 +265,17 @@ class Waiters:
             return False
         known = self._taken.get(meta.task_id)
         if known is None:
-            return self._unclaimed.put(meta, size)
-        if not states.supersedes(meta.status, known.status):
-            return False
-        self._remember(meta)
-        return True
+            counts = self._unclaimed.put(meta, size)
+        elif counts := states.supersedes(meta.status, known.status):
+            self._remember(meta)
+        self.redundant += not counts
+        return counts
 
     def fail(self, task_id: str, error: AioResultsError) -> None:
         """End every wait for ``task_id`` with ``error``."""
         entry = self._entries.get(task_id)
         if entry is not None:
-            for listener in tuple(entry.listeners):
+            for listener in entry.listeners():
                 listener.on_error(task_id, error)
 
     def fail_all(self, error: AioResultsError) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aioresults.errors import AioResultsError, ResultTimeout
+from aioresults.iteration import Iteration
 from aioresults.results import ResultMeta
 from aioresults.waiters import Waiters
 
@@ -16,72 +17,104 @@ BUFFER: Final = 1000
 
 
 class Watcher:
-    """The listener behind one ``watch``."""
+    """The listener behind one ``watch``: waits for a task from ``join`` to ``leave``, and may join again."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiters: Waiters, task_id: str, timeout: float | None) -> None:
+        self._waiters = waiters
+        self._task_id = task_id
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self._newest: ResultMeta | None = None
         self._reports: deque[ResultMeta] = deque(maxlen=BUFFER)
         self._error: AioResultsError | None = None
-        self._wake: asyncio.Future[None] | None = None
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def join(self) -> None:
+        """Begin to wait, or go on; the deadline counts from the beginning."""
+        if self._timeout is not None:
+            loop = asyncio.get_running_loop()
+            if self._deadline is None:
+                self._deadline = loop.time() + self._timeout
+            expired = ResultTimeout(self._timeout, [self._task_id])
+            self._timer = loop.call_at(self._deadline, self.on_error, self._task_id, expired)
+        self._waiters.join(self._task_id, self)
+
+    def take(self) -> None:
+        """Take the ready report: the caller has it."""
+        self._waiters.take(self._task_id, self)
+
+    def leave(self) -> None:
+        """Wait no longer; a ready report that the caller has not seen comes again."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiters.leave(self._task_id, self)
+        if self._reports and self._reports[-1].is_ready:
+            self._reports.pop()
 
     def on_report(self, meta: ResultMeta) -> None:
         """Keep a report. The ready one comes last, so a full buffer never loses it."""
+        if meta is self._newest and not meta.is_ready:
+            return  # whoever joins again is told of it again
+        self._newest = meta
         self._reports.append(meta)
-        self._rouse()
+        self._wake.set()
 
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         """End after the reports that are already here."""
         self._error = self._error or error
-        self._rouse()
-
-    def _rouse(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._wake.set()
 
     async def next(self) -> ResultMeta:
         """Return the next report; cancelled, it is still there for the next call."""
         while not self._reports:
             if self._error is not None:
                 raise self._error
-            self._wake = asyncio.get_running_loop().create_future()
-            await self._wake
+            self._wake.clear()
+            await self._wake.wait()
         return self._reports.popleft()
 
 
-async def watch(
-    waiters: Waiters, task_id: str, timeout: float | None, take: Callable[[str], Awaitable[ResultMeta]]
-) -> AsyncGenerator[ResultMeta, None]:
-    """Yield the reports of a task as they arrive, and end after the ready one, which is then taken.
+class Watch(Iteration[ResultMeta]):
+    """The reports of one task as they arrive, until the ready one, which is then taken.
 
     Args:
-        timeout: seconds for all of it together; None for no limit, 0 for one look.
+        timeout: seconds for all of it together, from the first ``anext``; None for no limit, 0 for one look.
         take: the look, for the ready report; raises ``ResultTimeout`` when there is none.
 
     Raises:
         ResultTimeout: no ready report within ``timeout``.
 
-    Leaving the loop early, or cancelling it, loses nothing: a ready report that was not yielded stays in its queue.
+    Leaving the loop early loses nothing: a ready report that was not yielded stays in its queue.
     """
-    if (known := waiters.ready(task_id)) is not None:
-        yield known
-        return
-    if timeout == 0:
-        yield await take(task_id)
-        return
-    watcher = Watcher()
-    timer = None
-    if timeout is not None:
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(timeout, watcher.on_error, task_id, ResultTimeout(timeout, [task_id]))
-    waiters.join(task_id, watcher)
-    try:
-        while True:
-            meta = await watcher.next()
-            if meta.is_ready:
-                waiters.take(task_id, watcher)
-            yield meta
-            if meta.is_ready:
-                return
-    finally:
-        if timer is not None:
-            timer.cancel()
-        waiters.leave(task_id, watcher)
+
+    def __init__(
+        self, waiters: Waiters, task_id: str, timeout: float | None, take: Callable[[str], Awaitable[ResultMeta]]
+    ) -> None:
+        super().__init__()
+        self._waiters = waiters
+        self._task_id = task_id
+        self._timeout = timeout
+        self._take = take
+        self._watcher: Watcher | None = None
+
+    async def _next(self) -> ResultMeta:
+        meta = await self._look() if self._watcher is None else await self._report(self._watcher)
+        if meta.is_ready:
+            if self._watcher is not None:
+                self._watcher.take()
+            self._end()
+        return meta
+
+    async def _look(self) -> ResultMeta:
+        """Begin: return what is known or found at once, else what comes first."""
+        if (known := self._waiters.ready(self._task_id)) is not None:
+            return known
+        if self._timeout == 0:
+            return await self._take(self._task_id)
+        self._watcher = Watcher(self._waiters, self._task_id, self._timeout)
+        return await self._report(self._watcher)
+
+    async def _report(self, watcher: Watcher) -> ResultMeta:
+        self._listen(watcher)
+        return await watcher.next()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Self
 
 from aioresults import checks
+from aioresults.deadline import limited
 from aioresults.errors import ConfigurationError, MessageReturned, NotBoundError, NotSupported
 from aioresults.messaging.content import Content, default_content
 from aioresults.messaging.delivery_mode import delivery_mode as mode_of
@@ -14,7 +15,7 @@ from aioresults.messaging.entity import Entity
 from aioresults.messaging.exchange import IMMEDIATE, Exchange, name_of
 from aioresults.messaging.outgoing import OutgoingMessage
 from aioresults.messaging.queue import Queue
-from aioresults.messaging.retrying import limited, retrying
+from aioresults.messaging.retrying import retrying
 from aioresults.retry import RetryPolicy
 from aioresults.serialization import Serializers
 from aioresults.transport.base import PERSISTENT, Channel, Connection, Properties
@@ -207,7 +208,8 @@ class Producer:
         policy: RetryPolicy | Mapping[str, Any] | None,
         timeout: float | None,
     ) -> None:
-        async with limited(timeout):
+        seconds = None if timeout is None else checks.seconds("timeout", timeout)
+        async with limited(seconds, "not confirmed by the broker"):
             await retrying(send, policy)
 
     async def _send(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from aioresults import checks
 from aioresults.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, MessageNacked
 from aioresults.retry import RetryPolicy
 
@@ -30,16 +28,3 @@ async def retrying(attempt: Callable[[], Awaitable[T]], policy: RetryPolicy | Ma
             if delay is None:
                 raise
         await asyncio.sleep(delay)
-
-
-@asynccontextmanager
-async def limited(timeout: float | None) -> AsyncIterator[None]:
-    """Raise ``BrokerUnavailable`` when the body takes longer than ``timeout`` seconds; None for no limit."""
-    seconds = None if timeout is None else checks.seconds("timeout", timeout)
-    try:
-        async with asyncio.timeout(seconds) as scope:
-            yield
-    except TimeoutError as error:
-        if not scope.expired():
-            raise
-        raise BrokerUnavailable(f"not confirmed by the broker within {timeout:g} s") from error

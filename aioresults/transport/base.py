@@ -83,6 +83,8 @@ OnMessage = Callable[[Delivery], None]
 OnCancel = Callable[[str], None]
 #: Called once with the reason when a channel or connection is gone.
 OnClose = Callable[[BaseException], None]
+#: Called with the broker's reason when it blocks publishers (an alarm), and with None when it takes messages again.
+OnBlocked = Callable[[str | None], None]
 
 
 class Channel(Protocol):
@@ -228,6 +230,14 @@ class Connection(Protocol):
         """Have ``callback`` called once when the connection is lost (not when ``close`` was called)."""
         ...
 
+    def on_blocked(self, callback: OnBlocked) -> None:
+        """Have ``callback`` called when the broker blocks this connection, and when that ends.
+
+        RabbitMQ says so to connections that publish, at their first publish after the alarm; from then on it reads
+        nothing from them.
+        """
+        ...
+
     async def channel(self, *, confirms: bool = False) -> Channel:
         """Open a channel, with publisher confirms where asked for."""
         ...
@@ -239,6 +249,11 @@ class Connection(Protocol):
 
 class Transport(Protocol):
     """Where connections come from."""
+
+    @property
+    def nodes(self) -> int:
+        """How many addresses are tried in turn."""
+        ...
 
     async def connect(self) -> Connection:
         """Open one connection.

@@ -143,7 +143,7 @@ async def test_a_refused_queue_hurts_no_other_call(amqp_url: str) -> None:
         await channel.queue_declare(f"aioresults.task.{task_id}", arguments={"x-expires": 30_000})
     async with no_leaks(), AMQPBackend(amqp_url) as caller, AMQPBackend(amqp_url) as worker:
         waits = [asyncio.ensure_future(caller.wait_for(task_id)) for task_id in ids]
-        stores = [asyncio.ensure_future(worker.store_result(task_id, task_id)) for task_id in ids]
+        stores = [asyncio.create_task(worker.store_result(task_id, task_id)) for task_id in ids]
         await asyncio.wait([*waits, *stores], timeout=20)
         for wait in waits[:10]:
             assert isinstance(wait.exception(), InequivalentArgument)

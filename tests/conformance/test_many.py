@@ -12,7 +12,7 @@ import pytest
 
 from aioresults import AMQPBackend, ResultMeta, ResultTimeout
 from tests.conformance.conftest import Store
-from tests.conformance.lab import Lab, Raw, arrived, new_id, waiting_for, where
+from tests.conformance.lab import Lab, Raw, arrived, new_id, only, waiting_for, where
 from tests.eventually import eventually
 
 
@@ -230,9 +230,42 @@ class TestIterated:
             await store(task_id, 1)
         assert len([pair async for pair in caller.get_many(asked, timeout=5)]) == 2
 
+    @only("per_task", "last_value", "reply_queue")  # those of Celery lose what is stored while they are deleted
+    async def test_goes_on_after_a_cancelled_step(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        asked = ids(3)
+        pairs = _pairs(caller, asked, timeout=10)
+        arrived = []
+        for task_id in asked:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(pairs), 0.01)
+            await raw.left(caller, *asked)
+            await store(task_id, 1)
+            arrived.append((await anext(pairs))[0])
+        assert arrived == asked
+        with pytest.raises(StopAsyncIteration):
+            await anext(pairs)
+
+    async def test_the_deadline_outlasts_a_cancelled_step(self, caller: AMQPBackend) -> None:
+        asked = ids(2)
+        pairs = _pairs(caller, asked, timeout=0.2)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(pairs), 0.01)
+        with pytest.raises(ResultTimeout) as caught:
+            await anext(pairs)
+        assert (caught.value.timeout, caught.value.pending) == (0.2, asked)
+
+    async def test_two_steps_at_once_get_one_each(self, caller: AMQPBackend, store: Store) -> None:
+        asked = ids(2)
+        pairs = _pairs(caller, asked, timeout=10)
+        steps = [asyncio.create_task(anext(pairs)) for _ in asked]
+        await waiting_for(caller, 2)
+        for task_id in asked:
+            await store(task_id, 1)
+        assert sorted(task_id for task_id, _ in await asyncio.gather(*steps)) == sorted(asked)
+
 
 def _pairs(backend: AMQPBackend, task_ids: list[str], **options: Any) -> Any:
-    """Return the async generator behind a loop, to be stepped by hand."""
+    """Return the iteration behind a loop, to be stepped by hand."""
     return cast("AsyncIterator[Any]", aiter(backend.get_many(task_ids, **options)))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from aioresults import AMQPBackend, AsyncResult, ResultMeta, ResultTimeout
 from tests.conformance.conftest import Store
-from tests.conformance.lab import Raw, arrived, new_id, waiting_for, where
+from tests.conformance.lab import Raw, arrived, new_id, only, waiting_for, where
 from tests.eventually import eventually
 
 
@@ -104,6 +104,21 @@ class TestWatch:
             await eventually(lambda: caller.stats()["received"] == 2)
         assert await third.wait_for(task_id, timeout=5) == "for the next one"
 
+    @only("per_task", "reply_queue")  # those of Celery lose what is stored while they are deleted
+    async def test_goes_on_after_a_cancelled_step(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        task_id = new_id()
+        reports = _watch(caller, task_id, timeout=10)
+        seen = []
+        for number, status in enumerate(["STARTED", "PROGRESS", "SUCCESS"]):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(reports), 0.01)
+            await raw.left(caller, task_id)
+            await store(task_id, number, status)
+            seen.append((await anext(reports)).result)
+        assert seen == [0, 1, 2]
+        with pytest.raises(StopAsyncIteration):
+            await anext(reports)
+
     async def test_breaking_out_of_the_loop(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         store_soon = asyncio.create_task(_store_when_consumed(store, raw, caller, task_id))
@@ -117,7 +132,7 @@ class TestWatch:
 
 
 def _watch(backend: AMQPBackend, task_id: str, **options: Any) -> Any:
-    """Return the async generator behind a loop, to be stepped by hand."""
+    """Return the iteration behind a loop, to be stepped by hand."""
     return backend.watch(task_id, **options)
 
 

@@ -26,18 +26,19 @@ LAYERS = (
         "extension",
         "group_result",
         "grouping",
+        "iteration",
         "many_results",
         "observer",
         "recording",
         "storing",
         "watch",
     },
-    {"lifetime", "drain", "groups", "inbox", "lookup", "outbox", "reports", "sessions"},
+    {"lifetime", "channel_pool", "drain", "groups", "inbox", "lookup", "outbox", "reports", "sessions"},
     {"routing"},
     {"messaging"},
     {"transport"},
     {"waiters", "unclaimed", "serialization"},
-    {"results", "states", "retry", "checks", "limits", "stored", "errors"},
+    {"results", "states", "retry", "checks", "limits", "stored", "deadline", "lag", "events", "errors"},
 )
 AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}
 AMQP_SEAM = "aioresults.transport.amqp"  # a module, or a package of that name

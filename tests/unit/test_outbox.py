@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 import pytest
 
-from aioresults import AMQPBackend
+from aioresults import AMQPBackend, BrokerUnavailable
 from aioresults.transport.memory import MemoryBroker
 
 
@@ -20,3 +21,26 @@ async def test_many_destinations_may_wait_for_room(monkeypatch: pytest.MonkeyPat
         assert await asyncio.gather(*stores) == list(range(20_000))
         assert backend.stats()["unconfirmed"] == 0
     MemoryBroker.forget("crowd")
+
+
+async def test_a_publish_that_is_not_answered_fails_its_callers_in_time_and_goes_on() -> None:
+    broker = MemoryBroker.named("unanswered")
+    options = {"retry_policy": {"max_retries": 0}, "rpc_timeout": 0.1}
+    async with AMQPBackend("memory://unanswered", **options) as backend:  # type: ignore[arg-type]
+        broker.block()
+        stores = [asyncio.create_task(backend.store_result("task", n, "PROGRESS")) for n in range(3)]
+        stores.append(asyncio.create_task(backend.store_result("task", "last")))
+        began = monotonic()
+        outcomes = await asyncio.gather(*stores, return_exceptions=True)
+        assert monotonic() - began < 2
+        for outcome in outcomes:
+            assert isinstance(outcome, BrokerUnavailable)
+            assert str(outcome) == (
+                "the result of task 'task' was not confirmed within 0.1 s: the broker blocks publishers, an alarm"
+            )
+        broker.unblock()
+        # What was on its way arrives; what waited behind it was withdrawn, and others get in.
+        await backend.store_result("task", "another")
+        assert await backend.wait_for("task", timeout=5) == "another"
+        assert backend.stats()["unconfirmed"] == 0
+    MemoryBroker.forget("unanswered")

@@ -145,3 +145,17 @@ def test_intervals_are_finite_numbers(name: str, value: Any) -> None:
 def test_a_policy_does_not_change() -> None:
     with pytest.raises(AttributeError):
         RetryPolicy().max_retries = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("policy", "longest"),
+    [
+        ({}, 19.0),
+        ({"max_retries": 0}, 0.0),
+        ({"max_retries": 3, "interval_start": 1, "interval_step": 1, "interval_max": 2, "jitter": 1}, 5.0),
+        ({"max_retries": None}, None),
+        ({"max_retries": 10**9}, None),
+    ],
+)
+def test_the_longest_that_all_waits_may_take(policy: dict[str, Any], longest: float | None) -> None:
+    assert RetryPolicy.of(policy).longest() == longest

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from aioresults import sessions as sessions_module
+from aioresults.channel_pool import ChannelPool
+from aioresults.deadline import limited
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, NotFound
-from aioresults.sessions import ChannelPool, Session, Sessions, limited
+from aioresults.sessions import Session, Sessions
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from tests.eventually import eventually
@@ -105,6 +108,27 @@ class TestChannelPool:
 
         with pytest.raises(BrokerUnavailable, match=r"within 0\.2 s"):
             await pool.run(hang)
+
+    async def test_nobody_waits_for_a_turn_while_nothing_is_answered(self, pool: ChannelPool) -> None:
+        async def hang(channel: Channel) -> None:
+            await asyncio.Event().wait()
+
+        began = monotonic()
+        outcomes = await asyncio.gather(*(pool.run(hang) for _ in range(30)), return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
+        assert monotonic() - began < 1  # not ten times the limit
+        assert (await pool.run(lambda channel: channel.queue_declare("after"))).queue == "after"
+
+    async def test_others_wait_on_while_some_are_answered(self, pool: ChannelPool) -> None:
+        async def hang(channel: Channel) -> None:
+            await asyncio.Event().wait()
+
+        async def work(channel: Channel) -> None:
+            await asyncio.sleep(0.01)
+
+        outcomes = await asyncio.gather(pool.run(hang), *(pool.run(work) for _ in range(60)), return_exceptions=True)
+        assert isinstance(outcomes[0], BrokerUnavailable)
+        assert outcomes[1:] == [None] * 60
 
     async def test_goes_on_when_its_caller_leaves(self, pool: ChannelPool) -> None:
         begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()

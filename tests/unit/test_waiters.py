@@ -279,6 +279,16 @@ class TestEvicted:
         assert waiters.latest("a") is not None
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_hundred_thousand_waits_for_one_task_end_each_on_its_own(order: int) -> None:
+    waiters, listeners = Waiters(10), [Recorder("a") for _ in range(100_000)]
+    for listener in listeners:
+        waiters.join("a", listener)
+    for listener in listeners[::order]:  # in time for the suite only when each costs the same
+        waiters.leave("a", listener)
+    assert len(waiters) == 0
+
+
 def test_fail_all_ends_every_wait_and_observer() -> None:
     waiters, listeners, observer = Waiters(10), [Recorder("a"), Recorder("a"), Recorder("b")], Recorder("")
     for listener in listeners:

@@ -12,6 +12,7 @@ import aio_pika
 from aio_pika.abc import AbstractConnection
 from aio_pika.connection import make_url
 from aiormq import Channel as UnderlayChannel
+from aiormq import spec
 
 from aioresults.errors import AioResultsError, BrokerUnavailable
 from aioresults.transport.amqp.channel import AMQPChannel
@@ -22,7 +23,7 @@ from aioresults.transport.amqp.outcome import (
     translate_connect,
     translated,
 )
-from aioresults.transport.base import OnClose
+from aioresults.transport.base import OnBlocked, OnClose
 
 #: Seconds for an attempt to connect to succeed after its caller has left.
 GIVE_UP_TIMEOUT: Final = 0.5
@@ -54,6 +55,11 @@ class AMQPTransport:
         self._heartbeat = heartbeat
         self._name = name
         self._ssl_context = ssl_context
+        self._giving_up: set[asyncio.Task[None]] = set()
+
+    @property
+    def nodes(self) -> int:
+        return max(1, len(self._urls))
 
     async def connect(self) -> AMQPConnection:
         opener = self._connection() if self._connection else self._open(self._urls[self._next])
@@ -64,7 +70,11 @@ class AMQPTransport:
             if self._urls:
                 self._next = (self._next + 1) % len(self._urls)
             if is_cancelled_by_caller(error):
-                await _give_up(opening)
+                # A task of its own, because its caller may be cancelled once more.
+                giving_up = asyncio.create_task(_give_up(opening))
+                self._giving_up.add(giving_up)
+                giving_up.add_done_callback(self._giving_up.discard)
+                await asyncio.shield(giving_up)
                 raise
             raise translate_connect(error) from error
         return AMQPConnection(opened)
@@ -97,6 +107,11 @@ class AMQPConnection:
         self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._closed.add_done_callback(self._lost)
+        # aiormq only writes a log line when it is blocked; its two handlers are the one place that knows.
+        underlay: Any = connection.transport.connection
+        underlay._Connection__handle_connection_blocked = self._blocked
+        underlay._Connection__handle_connection_unblocked = self._unblocked
+        self._on_blocked: list[OnBlocked] = []
 
     @property
     def is_closed(self) -> bool:
@@ -109,6 +124,17 @@ class AMQPConnection:
         if self._reason is not None:
             asyncio.get_running_loop().call_soon(callback, self._reason)
         self._callbacks.append(callback)
+
+    def on_blocked(self, callback: OnBlocked) -> None:
+        self._on_blocked.append(callback)
+
+    async def _blocked(self, frame: spec.Connection.Blocked) -> None:
+        for callback in self._on_blocked:
+            asyncio.get_running_loop().call_soon(callback, frame.reason or "no reason given")
+
+    async def _unblocked(self, frame: spec.Connection.Unblocked) -> None:
+        for callback in self._on_blocked:
+            asyncio.get_running_loop().call_soon(callback, None)
 
     def _lost(self, closed: asyncio.Future[Any]) -> None:
         self._empty_frames()

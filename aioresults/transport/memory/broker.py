@@ -248,6 +248,10 @@ class MemoryTransport:
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
 
+    @property
+    def nodes(self) -> int:
+        return 1
+
     async def connect(self) -> MemoryConnection:
         return await self.broker.connect()
 

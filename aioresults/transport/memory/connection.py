@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aioresults.errors import AioResultsError, BrokerUnavailable
-from aioresults.transport.base import OnClose
+from aioresults.transport.base import OnBlocked, OnClose
 
 from .channel import MemoryChannel
 from .deliveries import Deliveries, release
@@ -34,6 +34,7 @@ class MemoryConnection:
         "__weakref__",
         "_callbacks",
         "_held",
+        "_on_blocked",
         "_outbox",
         "_scheduled",
         "_thread",
@@ -64,6 +65,7 @@ class MemoryConnection:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._callbacks: tuple[OnClose, ...] = ()
+        self._on_blocked: tuple[OnBlocked, ...] = ()
 
     # --- the port
 
@@ -75,6 +77,9 @@ class MemoryConnection:
         if self.lost is not None:
             self.post(callback, self.lost)
         self._callbacks += (callback,)
+
+    def on_blocked(self, callback: OnBlocked) -> None:
+        self._on_blocked += (callback,)
 
     async def channel(self, *, confirms: bool = False) -> MemoryChannel:
         def open_one() -> MemoryChannel:
@@ -185,13 +190,20 @@ class MemoryConnection:
                 if not self.broker.blocked:
                     return operation()
                 self.stalled = deque()
+                self._tell_blocked("an alarm")
             future = self.loop.create_future()
             self.stalled.append((operation, future))
         return await future
 
+    def _tell_blocked(self, reason: str | None) -> None:
+        for callback in self._on_blocked:
+            self.post(callback, reason)
+
     def resume(self) -> None:
         """Run what was stalled, in order."""
         stalled, self.stalled = self.stalled, None
+        if stalled is not None:
+            self._tell_blocked(None)
         for operation, future in stalled or ():
             result: Any = None
             error: BaseException | None = None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import httpx
 import pytest
 from httpx_sse import connect_sse
 
+from aioresults import AMQPBackend, Producer, ReplyQueue
 from aioresults.contrib.rabbitmq import Process, free_ports
 from tests.eventually import eventually
 
@@ -20,6 +23,51 @@ PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.stem != "_
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_each_fits_on_a_page(name: str) -> None:
     assert (EXAMPLES / name).read_text().count("\n") <= 40
+
+
+def output_of(program: str, url: str) -> list[str]:
+    """Run a program to its end; return the lines it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / program],
+        env=os.environ | {"AMQP_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_quickstart(broker_url: str) -> None:
+    assert output_of("quickstart.py", broker_url) == ["{'answer': 42}"]
+
+
+def test_progress(broker_url: str) -> None:
+    assert output_of("progress.py", broker_url) == [" 25 %", " 50 %", " 75 %", "done"]
+
+
+def test_groups(broker_url: str) -> None:
+    assert output_of("groups.py", broker_url) == ["5 of 5 have ended", "[0, 1, 4, 9, 16]"]
+
+
+async def test_worker(amqp_url: str, tmp_path: Path) -> None:
+    command: list[str | Path] = [sys.executable, "-W", "error", EXAMPLES / "worker.py"]
+    worker = Process(command, log=tmp_path / "log", env=os.environ | {"AMQP_URL": amqp_url})
+    try:
+        await eventually(lambda: "waiting" in (tmp_path / "log").read_text(), within=30)
+        async with AMQPBackend(amqp_url, routing=ReplyQueue()) as results:
+            producer = Producer(await results.channel())
+            found = []
+            for body in (b"one two three", b"four", b"\xff"):
+                task_id = str(uuid.uuid4())
+                await producer.publish(body, "words", message_id=task_id, reply_to=results.reply_to)
+                found.append(await results.wait_for(task_id, timeout=10, propagate=False))
+        assert found[:2] == [3, 1]
+        assert isinstance(found[2], UnicodeDecodeError)
+        assert worker.running
+    finally:
+        worker.stop()
 
 
 async def test_fastapi_service(broker_url: str, tmp_path: Path) -> None:

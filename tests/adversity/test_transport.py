@@ -54,6 +54,31 @@ async def test_only_the_refused_call_gets_the_refusal(amqp_url: str) -> None:
     await connection.close()
 
 
+async def test_channels_that_the_broker_closes_do_not_cost_the_connection(amqp_url: str) -> None:
+    connection = await transport_for(amqp_url).connect()
+
+    async def look() -> None:
+        channel = await connection.channel()
+        assert await _error(channel.queue_declare("test.missing", passive=True)) is NotFound
+
+    for _ in range(30):
+        await asyncio.gather(*(look() for _ in range(20)))
+    assert not connection.is_closed
+    await connection.close()
+
+
+async def test_channel_numbers_are_used_again_as_late_as_can_be(amqp_url: str) -> None:
+    connection: Any = await transport_for(amqp_url).connect()
+    connection._numbers._max = 10
+    for _ in range(3):
+        channels = [await connection.channel() for _ in range(10)]
+        assert await _error(connection.channel()) is BrokerUnavailable
+        for channel in channels:
+            await channel.close()
+    assert not connection.is_closed
+    await connection.close()
+
+
 async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url: str) -> None:
     connection = await transport_for(amqp_url).connect()
     queue = await _queue(await connection.channel(confirms=True))

@@ -16,6 +16,7 @@ from aiormq import spec
 
 from aioresults.errors import AioResultsError, BrokerUnavailable
 from aioresults.transport.amqp.channel import AMQPChannel
+from aioresults.transport.amqp.numbers import ChannelNumbers
 from aioresults.transport.amqp.outcome import (
     CLOSE_TIMEOUT,
     is_cancelled_by_caller,
@@ -104,6 +105,7 @@ class AMQPConnection:
         self._closing = False
         self._closed: asyncio.Future[Any] = connection.transport.connection.closing
         self._frames: asyncio.Queue[Any] = connection.transport.connection.write_queue
+        self._numbers = ChannelNumbers(connection.transport.connection)
         self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._closed.add_done_callback(self._lost)
@@ -154,11 +156,12 @@ class AMQPConnection:
 
     async def channel(self, *, confirms: bool = False) -> AMQPChannel:
         async def opened() -> AMQPChannel:
-            channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-            await channel.initialize()
-            return AMQPChannel(
-                self, self._is_lost, channel, cast("UnderlayChannel", await channel.get_underlay_channel())
-            )
+            with self._numbers.reserved() as number:
+                channel = self._connection.channel(number, publisher_confirms=confirms, on_return_raises=confirms)
+                await channel.initialize()
+                underlay = cast("UnderlayChannel", await channel.get_underlay_channel())
+            self._numbers.taken(number, underlay)
+            return AMQPChannel(self, self._is_lost, channel, underlay)
 
         opening = asyncio.get_running_loop().create_task(translated(opened(), self._is_lost))
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 from aiormq.abc import AbstractChannel, AbstractConnection
 
@@ -44,7 +45,7 @@ class ChannelNumbers:
         self._closed[number] = channel.closing
 
     def _next(self) -> int:
-        for number in (*range(self._last + 1, self._max + 1), *range(1, self._last + 1)):
+        for number in chain(range(self._last + 1, self._max + 1), range(1, self._last + 1)):
             if number not in self._channels and self._is_free(number):
                 return number
         raise BrokerUnavailable(f"all {self._max} channels of the connection are in use")

@@ -8,8 +8,8 @@ because an RPC inside that callback deadlocks aiormq's reader.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -36,8 +36,6 @@ from aioresults.transport.replies import is_of_publish
 
 T = TypeVar("T")
 
-_PROPERTIES = tuple(field.name for field in fields(Properties) if field.name not in ("type", "timestamp"))
-
 
 class AMQPChannel:
     """One channel; the aio-pika channel is kept beside the aiormq one so that it lives as long."""
@@ -53,6 +51,9 @@ class AMQPChannel:
         self._is_lost = is_lost
         self._channel = channel
         self._underlay = underlay
+        # aiormq tells by the message id which message came back, so each has one of its own.
+        self._name = uuid4().hex
+        self._numbers = itertools.count(1)
         self._turn = asyncio.Lock()
         self._closing = False
         self._closed = underlay.closing
@@ -188,7 +189,7 @@ class AMQPChannel:
                     body,
                     exchange=exchange,
                     routing_key=routing_key,
-                    properties=_to_wire(properties),
+                    properties=_to_wire(properties, f"{self._name}.{next(self._numbers)}"),
                     mandatory=mandatory,
                     # The confirm says more than the drain of a socket, which would hold the channel's lock meanwhile.
                     wait=False,
@@ -310,15 +311,23 @@ def _table(arguments: Arguments) -> dict[str, Any] | None:
     return None if arguments is None else dict(arguments)
 
 
-def _to_wire(properties: Properties) -> spec.Basic.Properties:
-    wire = spec.Basic.Properties(message_type=properties.type)
-    if properties.timestamp is not None:
-        wire.timestamp = datetime.fromtimestamp(properties.timestamp, UTC)
-    for name in _PROPERTIES:
-        value = getattr(properties, name)
-        if value is not None:
-            setattr(wire, name, value)
-    return wire
+def _to_wire(properties: Properties, message_id: str) -> spec.Basic.Properties:
+    timestamp = properties.timestamp
+    return spec.Basic.Properties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        headers=properties.headers,
+        delivery_mode=properties.delivery_mode,
+        priority=properties.priority,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        expiration=properties.expiration,
+        message_id=properties.message_id or message_id,
+        timestamp=None if timestamp is None else datetime.fromtimestamp(timestamp, UTC),
+        message_type=properties.type,
+        user_id=properties.user_id,
+        app_id=properties.app_id,
+    )
 
 
 def _from_wire(channel: AMQPChannel, message: DeliveredMessage) -> Delivery:

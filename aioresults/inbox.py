@@ -116,16 +116,17 @@ class Inbox:
     def _receive(self, message: Message) -> None:
         self.received += 1
         try:
-            for report, size in self._reports.read_all(message):
+            for report, document in self._reports.read_all(message):
                 if isinstance(report, DecodeError):
                     self._drop(report)
                 else:
-                    self._waiters.report(report, size)
+                    self._waiters.report(report, document)
         except DecodeError as error:
             self._drop(error)
             message.reject()
         else:
-            message.ack()
+            # Behind those who were just woken: they have waited long enough.
+            asyncio.get_running_loop().call_soon(message.ack)
 
     def _drop(self, error: DecodeError) -> None:
         self.undecodable += 1

@@ -135,7 +135,7 @@ class Lifetime:
         self._unclaimed = Unclaimed(
             limits.max_unclaimed_results, limits.max_unclaimed_bytes, expires, emit=self._events.emit
         )
-        self.waiters = Waiters(limits.max_cached_results, self._unclaimed if inbox else None)
+        self.waiters = Waiters(limits.max_cached_results, reports.decode, self._unclaimed if inbox else None)
         self._reader = self._make_reader(inbox, reports, keep=routing.keeps_inbox)
         self._reads = not store_only
         self.lookup = Lookup(

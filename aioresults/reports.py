@@ -71,14 +71,18 @@ class Reports:
             raise DecodeError(f"a batch of {len(documents)} reports, where one message is one report")
         return self._codec.decode(documents[0])
 
-    def read_all(self, message: Message) -> Iterator[tuple[ResultMeta | DecodeError, int]]:
-        """Yield each report of a message with its size in bytes, or the error of one that cannot be read.
+    def decode(self, document: Document) -> ResultMeta:
+        """Return what a document says; raises ``DecodeError``."""
+        return self._codec.decode(document)
+
+    def read_all(self, message: Message) -> Iterator[tuple[ResultMeta | DecodeError, Document]]:
+        """Yield each report of a message with its document, or the error of one that cannot be read.
 
         Raises:
             DecodeError: nothing of the message can be read.
         """
         for document in self._open(message):
             try:
-                yield self._codec.decode(document), len(document.body)
+                yield self._codec.decode(document), document
             except DecodeError as error:
-                yield error, len(document.body)
+                yield error, document

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from aioresults import states
 from aioresults.events import Emit, Evicted, LateResult, log
-from aioresults.results import ResultMeta
+from aioresults.kept import Kept
 
 #: How many ids of evicted reports are remembered.
 REMEMBERED: Final = 100_000
@@ -22,10 +22,9 @@ MISSED: Final = 10_000
 
 
 class Held(NamedTuple):
-    """A report, its size in bytes on the wire, and when it arrived."""
+    """A report, and when it arrived."""
 
-    meta: ResultMeta
-    size: int
+    kept: Kept
     arrived: float
 
 
@@ -68,23 +67,26 @@ class Unclaimed:
         """How many bytes are kept, as they were on the wire."""
         return self._bytes
 
-    def put(self, meta: ResultMeta, size: int) -> bool:
+    def put(self, task_id: str, kept: Kept) -> bool:
         """Keep a report, unless a better one of its task is here; return whether it counts."""
-        held = self._held.get(meta.task_id)
-        if held is not None and not states.supersedes(meta.status, held.meta.status):
-            return False
+        held = self._held.get(task_id)
         if held is not None:
-            del self._held[meta.task_id]
-            self._bytes -= held.size
-        self._gone.pop(meta.task_id, None)
-        if meta.is_ready and self._missed and meta.task_id in self._missed:
-            del self._missed[meta.task_id]
+            if not states.supersedes(kept.status, held.kept.status):
+                return False
+            self._drop(task_id, held)
+        self._gone.pop(task_id, None)
+        if kept.is_ready and self._missed and task_id in self._missed:
+            del self._missed[task_id]
             self.late += 1
-            self._emit(LateResult(meta.task_id, meta.status))
-        self._held[meta.task_id] = Held(meta, size, self._clock())
-        self._bytes += size
+            self._emit(LateResult(task_id, kept.status))
+        self._held[task_id] = Held(kept, self._clock())
+        self._bytes += kept.size
         self._make_room()
         return True
+
+    def _drop(self, task_id: str, held: Held) -> None:
+        del self._held[task_id]
+        self._bytes -= held.kept.size
 
     def _make_room(self) -> None:
         oldest_allowed = -1.0 if self._max_age is None else self._clock() - self._max_age
@@ -96,9 +98,8 @@ class Unclaimed:
             self._evict(task_id, held)
 
     def _evict(self, task_id: str, held: Held) -> None:
-        del self._held[task_id]
-        self._bytes -= held.size
-        if not held.meta.is_ready:
+        self._drop(task_id, held)
+        if not held.kept.is_ready:
             return  # a later report of the task says more
         self.evicted += 1
         self._gone[task_id] = None
@@ -112,18 +113,20 @@ class Unclaimed:
         if len(self._missed) > MISSED:
             self._missed.popitem(last=False)
 
-    def get(self, task_id: str) -> ResultMeta | None:
+    def get(self, task_id: str) -> Kept | None:
         """Return the report of a task, and leave it here."""
         held = self._held.get(task_id)
-        return None if held is None else held.meta
+        return None if held is None else held.kept
 
-    def claim(self, task_id: str) -> Held | None:
+    def claim(self, task_id: str) -> Kept | None:
         """Return the report of a task and keep it no longer; somebody waits for the task from here on."""
-        self._missed.pop(task_id, None)
-        held = self._held.pop(task_id, None)
-        if held is not None:
-            self._bytes -= held.size
-        return held
+        if self._missed:
+            self._missed.pop(task_id, None)
+        held = self._held.get(task_id)
+        if held is None:
+            return None
+        self._drop(task_id, held)
+        return held.kept
 
     def was_evicted(self, task_id: str) -> bool:
         """Whether the result of a task was here and had to go."""

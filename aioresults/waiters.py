@@ -16,7 +16,9 @@ from typing import Final, Protocol
 
 from aioresults import states
 from aioresults.errors import AioResultsError, ResultEvicted, ResultForgotten, ResultTimeout
+from aioresults.kept import Decode, Kept
 from aioresults.results import ResultMeta
+from aioresults.serialization import Document
 from aioresults.unclaimed import Unclaimed
 
 
@@ -76,11 +78,11 @@ class Waiter(asyncio.Future[ResultMeta]):
 class _Entry:
     """A task id that somebody waits for; nearly always that is one listener, so a dict is made for the second."""
 
-    __slots__ = ("_listeners", "latest", "size", "taken")
+    __slots__ = ("_listeners", "document", "latest", "taken")
 
-    def __init__(self, latest: ResultMeta | None, size: int, listener: Listener) -> None:
-        self.latest = latest
-        self.size = size
+    def __init__(self, listener: Listener) -> None:
+        self.latest: ResultMeta | None = None
+        self.document: Document | None = None
         self._listeners: Listener | dict[Listener, None] = listener
         self.taken = False
 
@@ -107,43 +109,48 @@ class _Entry:
 
 
 class _Recent:
-    """The last ``limit`` metas that were kept or used, by task id."""
+    """The last ``limit`` reports that were kept or used, by task id."""
 
-    __slots__ = ("_limit", "_metas")
+    __slots__ = ("_kept", "_limit")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._metas: OrderedDict[str, ResultMeta] = OrderedDict()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._metas)
+        return len(self._kept)
 
-    def get(self, task_id: str) -> ResultMeta | None:
-        meta = self._metas.get(task_id)
-        if meta is not None:
-            self._metas.move_to_end(task_id)
-        return meta
+    def get(self, task_id: str) -> Kept | None:
+        kept = self._kept.get(task_id)
+        if kept is not None:
+            self._kept.move_to_end(task_id)
+        return kept
 
-    def keep(self, meta: ResultMeta) -> None:
-        if self._limit:
-            self._metas[meta.task_id] = meta
-            self._metas.move_to_end(meta.task_id)
-            if len(self._metas) > self._limit:
-                self._metas.popitem(last=False)
+    def keep(self, task_id: str, kept: Kept) -> None:
+        if not self._limit:
+            return
+        before = len(self._kept)
+        self._kept[task_id] = kept
+        if len(self._kept) == before:
+            self._kept.move_to_end(task_id)
+        elif before == self._limit:
+            self._kept.popitem(last=False)
 
     def drop(self, task_id: str) -> None:
-        self._metas.pop(task_id, None)
+        self._kept.pop(task_id, None)
 
 
 class Waiters:
     """All waits of one backend, and its cache of metas.
 
     Args:
-        max_cached: how many metas are remembered of tasks that nobody waits for; the least recently used go first.
+        max_cached: how many reports are remembered of tasks that nobody waits for; the least recently used go first.
+        decode: reads what is kept undecoded.
         unclaimed: keeps what arrives before it is asked for; None when the broker keeps it.
     """
 
-    def __init__(self, max_cached: int, unclaimed: Unclaimed | None = None) -> None:
+    def __init__(self, max_cached: int, decode: Decode, unclaimed: Unclaimed | None = None) -> None:
+        self._decode = decode
         self._entries: dict[str, _Entry] = {}
         #: Results that were taken here, and what else was seen of tasks: not ready, or looked at and left where it is.
         self._taken: Final = _Recent(max_cached)
@@ -177,8 +184,10 @@ class Waiters:
         """Start to wait; what has already arrived and was not taken is reported to ``listener`` at once."""
         entry = self._entries.get(task_id)
         if entry is None:
-            latest, size = self._claim(task_id)
-            entry = self._entries[task_id] = _Entry(latest, size, listener)
+            entry = self._entries[task_id] = _Entry(listener)
+            known = self._claim(task_id)
+            if known is not None:
+                entry.latest, entry.document = known.read(self._decode), known.document
         else:
             entry.add(listener)
         if self.on_change is not None:
@@ -189,14 +198,14 @@ class Waiters:
         elif self._unclaimed is not None and self._unclaimed.was_evicted(task_id):
             listener.on_error(task_id, ResultEvicted(task_id))
 
-    def _claim(self, task_id: str) -> tuple[ResultMeta | None, int]:
-        """Return what was known before anyone waited, and is still to be taken or not ready; and its size."""
+    def _claim(self, task_id: str) -> Kept | None:
+        """Return what was known before anyone waited, and is still to be taken or not ready."""
         held = None if self._unclaimed is None else self._unclaimed.claim(task_id)
         if held is not None:
-            return held.meta, held.size
+            return held
         # What is ready is still with the broker, or was taken: who joins now waits for it, or for a new one.
-        known = self._seen.get(task_id)
-        return (None if known is None or known.is_ready else known), 0
+        seen = self._seen.get(task_id)
+        return None if seen is None or seen.is_ready else seen
 
     def take(self, task_id: str, listener: Listener) -> None:
         """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
@@ -207,7 +216,7 @@ class Waiters:
 
     def taken(self, meta: ResultMeta) -> None:
         """Have what the broker holds of a task removed: a caller without a wait has its ready report."""
-        self._remember(meta)
+        self._remember(meta.task_id, Kept(meta, None))
         if self.on_change is not None:
             self.on_change(meta.task_id, True)
 
@@ -223,13 +232,13 @@ class Waiters:
         del self._entries[task_id]
         latest = entry.latest
         if latest is not None and entry.taken:
-            self._remember(latest)
+            self._remember(task_id, Kept(latest, entry.document))
         elif latest is not None and latest.is_ready:
             if self._unclaimed is not None:
-                self._unclaimed.put(latest, entry.size)
+                self._unclaimed.put(task_id, Kept(latest, entry.document))
         else:
             if latest is not None:
-                self._see(latest)
+                self._see(task_id, Kept(latest, entry.document))
             if self._unclaimed is not None:
                 self._unclaimed.missed(task_id)
         if self.on_change is not None:
@@ -237,21 +246,21 @@ class Waiters:
 
     # Arriving
 
-    def report(self, meta: ResultMeta, size: int = 0) -> bool:
+    def report(self, meta: ResultMeta, document: Document | None = None) -> bool:
         """Pass a report on to whoever waits; return whether it counts (see ``states.supersedes``).
 
-        ``size`` is in bytes, as it was on the wire.
+        ``document`` is what it was read from, and what is kept of it.
         """
         entry = self._entries.get(meta.task_id)
         if entry is None:
-            counts = self._keep(meta, size)
+            counts = self._keep(meta.task_id, Kept(meta, document))
         elif entry.latest is not None and not states.supersedes(meta.status, entry.latest.status):
             counts = False
             self.redundant += 1
         else:
             counts = True
             entry.latest = meta
-            entry.size = size
+            entry.document = document
             for listener in entry.listeners():
                 listener.on_report(meta)
         if counts and meta.is_ready:
@@ -259,15 +268,15 @@ class Waiters:
                 observer.on_report(meta)
         return counts
 
-    def _keep(self, meta: ResultMeta, size: int) -> bool:
+    def _keep(self, task_id: str, kept: Kept) -> bool:
         """Keep a report that nobody waits for, if that is done here, and if it says more than what is known."""
         if self._unclaimed is None:
             return False
-        known = self._taken.get(meta.task_id)
+        known = self._taken.get(task_id)
         if known is None:
-            counts = self._unclaimed.put(meta, size)
-        elif counts := states.supersedes(meta.status, known.status):
-            self._remember(meta)
+            counts = self._unclaimed.put(task_id, kept)
+        elif counts := states.supersedes(kept.status, known.status):
+            self._remember(task_id, kept)
         self.redundant += not counts
         return counts
 
@@ -303,11 +312,13 @@ class Waiters:
         if entry is not None and entry.latest is not None:
             return entry.latest
         kept = None if self._unclaimed is None else self._unclaimed.get(task_id)
-        return kept or self._seen.get(task_id) or self._taken.get(task_id)
+        kept = kept or self._seen.get(task_id) or self._taken.get(task_id)
+        return None if kept is None else kept.read(self._decode)
 
     def ready(self, task_id: str) -> ResultMeta | None:
         """Return the ready report of ``task_id`` if it was taken in this process, or None."""
-        return self._taken.get(task_id)
+        kept = self._taken.get(task_id)
+        return None if kept is None else kept.read(self._decode)
 
     def learn(self, meta: ResultMeta) -> ResultMeta:
         """Take in what a look at the broker showed; return the report that counts of this and what was known."""
@@ -315,19 +326,19 @@ class Waiters:
         if known is not None and not states.supersedes(meta.status, known.status):
             return known
         if not self.report(meta):
-            self._see(meta)
+            self._see(meta.task_id, Kept(meta, None))
         return meta
 
-    def _remember(self, meta: ResultMeta) -> None:
+    def _remember(self, task_id: str, kept: Kept) -> None:
         """Keep a result that was taken."""
-        self._taken.keep(meta)
-        self._seen.drop(meta.task_id)
+        self._taken.keep(task_id, kept)
+        self._seen.drop(task_id)
 
-    def _see(self, meta: ResultMeta) -> None:
+    def _see(self, task_id: str, kept: Kept) -> None:
         """Keep a report that was not taken, unless it says less than the result that was."""
-        taken = self._taken.get(meta.task_id)
-        if taken is None or states.supersedes(meta.status, taken.status):
-            self._seen.keep(meta)
+        taken = self._taken.get(task_id)
+        if taken is None or states.supersedes(kept.status, taken.status):
+            self._seen.keep(task_id, kept)
 
     def discard(self, task_id: str) -> None:
         """Drop the cached meta of ``task_id``; those who wait for it go on waiting."""

@@ -84,7 +84,8 @@ def read_report(report: Any, task_id: str | None, known: ExceptionClasses) -> Re
     for key, value in report.items():
         kind = _TYPES.get(key)
         if kind is not None and (value is None or isinstance(value, kind)):
-            setattr(meta, key, value)
+            if value is not None:
+                setattr(meta, key, value)
             continue
         if not isinstance(key, str):
             raise DecodeError(f"a key of the document is not text but of type {type(key).__name__}")

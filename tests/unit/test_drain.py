@@ -15,6 +15,7 @@ from aioresults.drain import Drain
 from aioresults.errors import AccessRefused, AioResultsError, BrokerUnavailable, ChannelClosed, ResultForgotten
 from aioresults.messaging import Message, Queue
 from aioresults.results import ResultMeta
+from aioresults.serialization import Document
 from aioresults.sessions import Session
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker
@@ -57,6 +58,10 @@ def read(message: Message) -> ResultMeta:
     return ResultMeta(task_id, status)
 
 
+def unread(document: Document) -> ResultMeta:
+    raise AssertionError("a drain keeps no documents")
+
+
 class Bench:
     """A drain at work, the waiters it serves, and the broker behind it."""
 
@@ -64,7 +69,7 @@ class Bench:
         self.broker = broker
         self.session = session
         self.channel = channel
-        self.waiters = Waiters(100)
+        self.waiters = Waiters(100, unread)
         self.queue_for: Callable[[str], Queue | None] = Queue
         self.drain = Drain(self.waiters, lambda task_id: self.queue_for(task_id), read)
         self.running = asyncio.create_task(self.drain.run(cast("Session", session)))

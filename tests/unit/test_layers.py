@@ -37,7 +37,7 @@ LAYERS = (
     {"routing"},
     {"messaging"},
     {"transport"},
-    {"waiters", "unclaimed", "serialization"},
+    {"waiters", "unclaimed", "kept", "serialization"},
     {"results", "states", "retry", "checks", "limits", "stored", "deadline", "lag", "events", "errors"},
 )
 AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}

@@ -14,11 +14,21 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from aioresults import states
 from aioresults.errors import AioResultsError, BackendClosed, ResultEvicted, ResultForgotten, ResultTimeout
 from aioresults.results import ResultMeta
+from aioresults.serialization import Document
 from aioresults.unclaimed import Unclaimed
 from aioresults.waiters import Waiter, Waiters
 
 IDS = st.sampled_from("abc")
 STATUSES = st.sampled_from(["PENDING", "STARTED", "PROGRESS", "RETRY", "SUCCESS", "FAILURE", "REVOKED"])
+
+
+def unread(document: Document) -> ResultMeta:
+    """Say what a document of these tests holds: a success."""
+    return ResultMeta(document.task_id or "", "SUCCESS")
+
+
+def document(task_id: str) -> Document:
+    return Document(task_id, "application/json", "utf-8", b"x")
 
 
 @dataclass(eq=False)
@@ -66,7 +76,7 @@ class WaitersMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiters = Waiters(100, Unclaimed(100, 1000, None) if self.unclaimed else None)
+        self.waiters = Waiters(100, self.read, Unclaimed(100, 1000, None) if self.unclaimed else None)
         self.changes: list[tuple[str, bool]] = []
         self.waiters.on_change = lambda task_id, taken: self.changes.append((task_id, taken))
         self.tasks = {task_id: Task() for task_id in "abc"}
@@ -75,10 +85,15 @@ class WaitersMachine(RuleBasedStateMachine):
         self.waiters.observe(self.observer)
         self.observed: list[ResultMeta] = []
         self.number = 0
+        self.made: dict[str, ResultMeta] = {}
 
     def meta(self, task_id: str, status: str) -> ResultMeta:
         self.number += 1
-        return ResultMeta(task_id, status, self.number)
+        meta = self.made[str(self.number)] = ResultMeta(task_id, status, self.number)
+        return meta
+
+    def read(self, document: Document) -> ResultMeta:
+        return self.made[document.task_id or ""]
 
     @rule(task_id=IDS)
     def join(self, task_id: str) -> None:
@@ -142,7 +157,7 @@ class WaitersMachine(RuleBasedStateMachine):
                 task.kept = meta
         if counts and meta.is_ready:
             self.observed.append(meta)
-        assert self.waiters.report(meta, 1) is counts
+        assert self.waiters.report(meta, document(str(self.number)) if self.unclaimed else None) is counts
 
     @rule(task_id=IDS)
     def fail(self, task_id: str) -> None:
@@ -236,7 +251,7 @@ class TestCache:
         waiters.take(task_id, listener)
 
     def test_the_least_recently_used_goes_first(self) -> None:
-        waiters = Waiters(2)
+        waiters = Waiters(2, unread)
         for task_id in "ab":
             self.taken(waiters, task_id)
         assert waiters.ready("a") is not None  # used
@@ -245,35 +260,51 @@ class TestCache:
         assert waiters.cached == 2
 
     def test_none_at_all(self) -> None:
-        waiters = Waiters(0)
+        waiters = Waiters(0, unread)
         self.taken(waiters, "a")
         assert waiters.ready("a") is None
         assert waiters.cached == 0
 
     def test_one_that_is_taken_again_is_as_new(self) -> None:
-        waiters = Waiters(2)
+        waiters = Waiters(2, unread)
         for task_id in "abac":
             self.taken(waiters, task_id)
         assert waiters.ready("b") is None
 
 
+def test_what_is_kept_undecoded_is_made_anew_for_whoever_asks() -> None:
+    waiters, listener = Waiters(10, unread, Unclaimed(10, 1000, None)), Recorder("a")
+    waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
+    waiters.join("a", listener)
+    [meta] = listener.heard
+    waiters.take("a", listener)
+    assert waiters.ready("a") == meta
+    assert waiters.ready("a") is not meta
+
+
 class TestEvicted:
     def test_who_asks_is_told_at_once(self) -> None:
-        waiters = Waiters(10, Unclaimed(1, 1000, None))
-        waiters.report(ResultMeta("a", "SUCCESS"), 1)
-        waiters.report(ResultMeta("b", "SUCCESS"), 1)
+        waiters = Waiters(10, unread, Unclaimed(1, 1000, None))
+        waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
+        waiters.report(ResultMeta("b", "SUCCESS"), document("b"))
         listener = Recorder("a")
         waiters.join("a", listener)
         [error] = listener.heard
         assert isinstance(error, ResultEvicted)
         assert error.task_id == "a"
 
+    def test_bytes_are_bounded(self) -> None:
+        waiters = Waiters(10, unread, Unclaimed(10, 2, None))
+        for task_id in "abc":
+            waiters.report(ResultMeta(task_id, "SUCCESS"), document(task_id))
+        assert [task_id for task_id in "abc" if waiters.latest(task_id)] == ["b", "c"]
+
     def test_one_who_returns_what_it_had_may_evict(self) -> None:
-        waiters = Waiters(10, Unclaimed(1, 1000, None))
+        waiters = Waiters(10, unread, Unclaimed(1, 1000, None))
         listener = Recorder("a")
         waiters.join("a", listener)
-        waiters.report(ResultMeta("b", "SUCCESS"), 1)
-        waiters.report(ResultMeta("a", "SUCCESS"), 1)
+        waiters.report(ResultMeta("b", "SUCCESS"), document("b"))
+        waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
         waiters.leave("a", listener)
         assert waiters.latest("b") is None
         assert waiters.latest("a") is not None
@@ -281,7 +312,7 @@ class TestEvicted:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_hundred_thousand_waits_for_one_task_end_each_on_its_own(order: int) -> None:
-    waiters, listeners = Waiters(10), [Recorder("a") for _ in range(100_000)]
+    waiters, listeners = Waiters(10, unread), [Recorder("a") for _ in range(100_000)]
     for listener in listeners:
         waiters.join("a", listener)
     for listener in listeners[::order]:  # in time for the suite only when each costs the same
@@ -290,7 +321,7 @@ def test_a_hundred_thousand_waits_for_one_task_end_each_on_its_own(order: int) -
 
 
 def test_fail_all_ends_every_wait_and_observer() -> None:
-    waiters, listeners, observer = Waiters(10), [Recorder("a"), Recorder("a"), Recorder("b")], Recorder("")
+    waiters, listeners, observer = Waiters(10, unread), [Recorder("a"), Recorder("a"), Recorder("b")], Recorder("")
     for listener in listeners:
         waiters.join(listener.task_id, listener)
     waiters.observe(observer)
@@ -304,7 +335,7 @@ def test_fail_all_ends_every_wait_and_observer() -> None:
 
 class TestWaiter:
     async def test_resolves_with_the_first_ready_report(self) -> None:
-        waiters = Waiters(10)
+        waiters = Waiters(10, unread)
         waiter = Waiter(waiters, "a", None)
         waiters.report(ResultMeta("a", "STARTED"))
         assert not waiter.done()
@@ -317,7 +348,7 @@ class TestWaiter:
         assert len(waiters) == 0
 
     async def test_an_error_after_the_result_changes_nothing(self) -> None:
-        waiters = Waiters(10)
+        waiters = Waiters(10, unread)
         waiter = Waiter(waiters, "a", None)
         waiters.report(ResultMeta("a", "SUCCESS"))
         waiters.forget("a")
@@ -325,7 +356,7 @@ class TestWaiter:
         waiter.leave()
 
     async def test_a_result_after_an_error_changes_nothing(self) -> None:
-        waiters = Waiters(10)
+        waiters = Waiters(10, unread)
         waiter = Waiter(waiters, "a", None)
         waiters.forget("a")
         waiters.report(ResultMeta("a", "SUCCESS"))
@@ -334,7 +365,7 @@ class TestWaiter:
         waiter.leave()
 
     async def test_expires(self) -> None:
-        waiters = Waiters(10)
+        waiters = Waiters(10, unread)
         waiter = Waiter(waiters, "a", 0.01)
         with pytest.raises(ResultTimeout) as caught:
             await waiter
@@ -343,7 +374,7 @@ class TestWaiter:
         assert len(waiters) == 0
 
     async def test_cancelled_it_takes_no_report(self) -> None:
-        waiters = Waiters(10)
+        waiters = Waiters(10, unread)
         waiter = Waiter(waiters, "a", 10)
         waiter.cancel()
         waiters.report(ResultMeta("a", "SUCCESS"))

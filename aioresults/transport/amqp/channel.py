@@ -205,9 +205,14 @@ class AMQPChannel:
         callback = self._deliver.get(on_message)
         if callback is None:
 
-            async def deliver(message: DeliveredMessage) -> None:
-                if not self._closing:
-                    on_message(_from_wire(self, message))
+            def deliver(message: DeliveredMessage) -> Coroutine[Any, Any, None]:
+                # aiormq makes a task of what is returned. The message is handed over before, a turn of the loop sooner.
+                try:
+                    if not self._closing:
+                        on_message(_from_wire(self, message))
+                except Exception as error:
+                    return _handed_over(error)
+                return _handed_over(None)
 
             callback = self._deliver[on_message] = deliver
         return callback
@@ -305,6 +310,11 @@ class AMQPChannel:
         """
         self._write(spec.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0))
         self._closing = True
+
+
+async def _handed_over(error: Exception | None) -> None:
+    if error is not None:
+        raise error  # aiormq logs it
 
 
 def _table(arguments: Arguments) -> dict[str, Any] | None:

@@ -52,6 +52,12 @@ class CeleryClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Its connections go back to kombu's pool, which all apps of a process share.
-        await self.run(self.app.close)
+        await self.run(self._close)
         self._thread.shutdown()
+
+    def _close(self) -> None:
+        """Close the app. Its connections go back to kombu's pool, which all apps of a process share, but for one."""
+        consumer = getattr(self.app.backend, "result_consumer", None)  # of rpc://; a group starts it when it is sent
+        if consumer is not None and consumer._consumer is not None:
+            consumer.stop()
+        self.app.close()

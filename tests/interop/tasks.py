@@ -113,3 +113,13 @@ def describe(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     described = {name: getattr(request, name) for name in names}
     delivery = {name: request.delivery_info[name] for name in ("exchange", "routing_key", "priority")}
     return {**described, **delivery, "args": args, "kwargs": kwargs, "header": request.get("x-tenant")}
+
+
+@app.task
+def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@app.task(bind=True)
+def replaced(self: Any) -> None:
+    raise self.replace(add.s(1, 1))

@@ -1,7 +1,21 @@
 """Await what unmodified Celery workers do. Only ``ResultBackend``, for the workers' side, imports Celery."""
 
+from aioresults.contrib.celery.canvas import Chain, Signature
+from aioresults.contrib.celery.chain_result import ChainResult
 from aioresults.contrib.celery.client import CeleryClient
+from aioresults.contrib.celery.group import Chord, Group
 from aioresults.contrib.celery.options import TaskOptions
+from aioresults.contrib.celery.reply_to import with_reply_to
 from aioresults.contrib.celery.task import Task
 
-__all__ = ["CeleryClient", "Task", "TaskOptions"]
+__all__ = [
+    "CeleryClient",
+    "Chain",
+    "ChainResult",
+    "Chord",
+    "Group",
+    "Signature",
+    "Task",
+    "TaskOptions",
+    "with_reply_to",
+]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
-from time import monotonic
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar, Unpack, cast, overload
 
 from aioresults import checks
 from aioresults.async_result import AsyncResult
 from aioresults.backend import AMQPBackend
+from aioresults.contrib.celery.canvas import Chain, Signature
 from aioresults.contrib.celery.client_settings import client_settings
-from aioresults.contrib.celery.message import Ask, Writer
+from aioresults.contrib.celery.control import Control, revocation
+from aioresults.contrib.celery.group import Chord, Group
+from aioresults.contrib.celery.message import Writer
 from aioresults.contrib.celery.options import TaskOptions, checked
 from aioresults.contrib.celery.publisher import Publisher
 from aioresults.contrib.celery.routes import Router, Routes
+from aioresults.contrib.celery.sender import Sender
 from aioresults.contrib.celery.task import Task
 from aioresults.messaging.content import Content
 from aioresults.messaging.delivery_mode import delivery_mode as mode_of
@@ -46,6 +48,7 @@ class CeleryClient:
         priority: 0 to 255, of tasks that do not say.
         retry_policy: how often a task is published again that is not known to be sent; Celery's by default.
         send_timeout: seconds that sending one task may take, attempts and confirm together.
+        control_exchange: Celery's setting of that name, the same as the workers'.
 
     Raises:
         ConfigurationError: a parameter that cannot work, named.
@@ -69,19 +72,25 @@ class CeleryClient:
         # Behaviour
         retry_policy: RetryPolicy | Mapping[str, Any] = PUBLISH_POLICY,
         send_timeout: float = 10,
+        control_exchange: str = "celery",
     ) -> None:
         registry = Serializers() if serializers is None else serializers
         registry.find(checks.non_empty("serializer", serializer))
         if compression is not None:
             find_compression(compression)
-        checked({"priority": priority})
+        checked({"priority": priority, "queue": checks.non_empty("queue", queue)})
         self.backend = backend
-        self._queue = checks.short_string("queue", checks.non_empty("queue", queue))
-        self._routes = Routes(routes)
         self._writer = Writer(
             Content(registry), serializer, compression, mode_of(delivery_mode) or PERSISTENT, priority
         )
-        self._publisher = Publisher(backend, RetryPolicy.of(retry_policy), checks.seconds("send_timeout", send_timeout))
+        self._sender = Sender(
+            backend,
+            queue,
+            Routes(routes),
+            Writer(Content(registry), serializer, compression, mode_of(delivery_mode) or PERSISTENT, priority),
+            Publisher(backend, RetryPolicy.of(retry_policy), checks.seconds("send_timeout", send_timeout)),
+        )
+        self._control = Control(backend, checks.non_empty("control_exchange", control_exchange))
 
     @classmethod
     def from_app(cls, app: Any, backend: AMQPBackend | None = None, **overrides: Any) -> Self:
@@ -90,7 +99,7 @@ class CeleryClient:
         Args:
             app: a Celery application, or anything with its ``conf``: ``task_default_queue``, ``task_routes``,
                 ``task_serializer``, ``task_compression``, ``task_default_delivery_mode``, ``task_default_priority``,
-                ``task_publish_retry`` and its policy are followed.
+                ``task_publish_retry`` and its policy, and ``control_exchange`` are followed.
             backend: None for ``AMQPBackend.from_app(app)``.
             overrides: parameters of ``CeleryClient`` that count instead.
 
@@ -155,8 +164,7 @@ class CeleryClient:
 
         Cancelled: the task is sent, or it is not.
         """
-        task_id = await self._send(name, args, kwargs or {}, options)
-        return AsyncResult(task_id, self.backend, result_type)
+        return await self._signature(name, args, kwargs, options, result_type).send()
 
     @overload
     async def call(
@@ -204,11 +212,19 @@ class CeleryClient:
 
         Cancelled: a task that was sent runs on; ``revoke`` takes it back if it has not started.
         """
-        limit = checks.timeout(timeout)
-        started = monotonic()
-        task_id = await self._send(name, args, kwargs or {}, options, limit)
-        left = None if limit is None else max(limit - (monotonic() - started), 0.001)
-        return await self.backend.wait_for(task_id, left, type=result_type)
+        return await self._signature(name, args, kwargs, options, result_type).call(timeout)
+
+    def _signature(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any] | None,
+        options: TaskOptions,
+        result_type: Any,
+        immutable: bool = False,
+    ) -> Signature[Any]:
+        given = cast("Mapping[str, Any]", options)
+        return Signature(self._sender, name, args, kwargs or {}, given, immutable, result_type)
 
     @overload
     def task(self, name: str, *, timeout: float | None = None, **options: Unpack[TaskOptions]) -> Task[Any]: ...
@@ -229,36 +245,131 @@ class CeleryClient:
             options: of each message; see ``TaskOptions``.
         """
         checked(options)
-        return Task(self, checks.non_empty("the name of a task", name), checks.timeout(timeout), result_type, options)
+        checks.non_empty("the name of a task", name)
+        return Task(self._sender, name, checks.timeout(timeout), result_type, options)
 
     def result(self, task_id: str, result_type: type[T] | None = None) -> AsyncResult[T]:
         """Return a handle on the result of a task that was sent before."""
         return AsyncResult(task_id, self.backend, result_type)
 
-    async def _send(
+    # What is put together
+
+    @overload
+    def signature(
         self,
         name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        given: TaskOptions,
-        timeout: float | None = None,
-    ) -> str:
-        options = self._routed(name, args, kwargs, given)
-        task_id: str = options.get("task_id") or str(uuid.uuid4())
-        self.backend.rkey(task_id)
-        message = self._writer.write(Ask(name, args, kwargs, options, task_id, self.backend.reply_to))
-        if "queue" in options:
-            exchange, routing_key = "", options["queue"]
-        else:
-            exchange, routing_key = options["exchange"], options.get("routing_key", "")
-        await self._publisher.publish(message, exchange, routing_key, timeout)
-        return task_id
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        immutable: bool = False,
+        **options: Unpack[TaskOptions],
+    ) -> Signature[Any]: ...
 
-    def _routed(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], given: TaskOptions) -> dict[str, Any]:
-        """Return the options of a task, checked, with its route and its queue."""
-        options = checked(cast("Mapping[str, Any]", given))
-        if route := self._routes.find(name, args, kwargs, options):
-            options = checked({**route, **given})
-        if not {"queue", "exchange"} & options.keys():
-            options["queue"] = self._queue
-        return options
+    @overload
+    def signature(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        immutable: bool = False,
+        result_type: type[T],
+        **options: Unpack[TaskOptions],
+    ) -> Signature[T]: ...
+
+    def signature(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        immutable: bool = False,
+        result_type: Any = None,
+        **options: Unpack[TaskOptions],
+    ) -> Signature[Any]:
+        """Return a call that is still to be made; arguments as in ``send``.
+
+        Args:
+            immutable: it does not take the result of the task before it as an argument.
+        """
+        checked(cast("Mapping[str, Any]", options))
+        return self._signature(name, args, kwargs, options, result_type, immutable)
+
+    def chain(self, *members: Signature[Any] | Chain[Any]) -> Chain[Any]:
+        """Return tasks that follow each other, also written ``one | another``; see ``Chain``."""
+        return Chain(self._sender, members)
+
+    def group(self, members: Iterable[Signature[Any]]) -> Group:
+        """Return tasks that run side by side; see ``Group``."""
+        return Group(self._sender, members)
+
+    def chord(self, header: Iterable[Signature[Any]], body: Signature[T]) -> Chord[T]:
+        """Return a group, and a task that gets the list of its values, joined here; see ``Chord``."""
+        return Chord(self.group(header), body)
+
+    # Workers
+
+    async def revoke(
+        self,
+        task_ids: str | Iterable[str],
+        *,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+        destination: str | Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Tell workers not to run these tasks; those who wait for them get ``TaskRevoked`` when a worker meets them.
+
+        A task with an ``eta`` or ``countdown`` answers only when it is due.
+
+        Args:
+            terminate: end those that run already, too (prefork only).
+            signal: what they are ended with.
+            destination: the names of the nodes that are meant; None for all.
+            timeout: seconds to wait for their answers; None to wait for none.
+
+        Raises:
+            as ``control``.
+        """
+        arguments = revocation(task_ids, terminate, signal)
+        return await self._control.send("revoke", arguments, destination, timeout, None)
+
+    async def ping(
+        self,
+        timeout: float | None = 1.0,
+        *,
+        destination: str | Iterable[str] | None = None,
+        limit: int | None = None,
+    ) -> dict[str, Any]:
+        """Return ``{node: {"ok": "pong"}}`` of the workers that answer within ``timeout`` seconds; see ``control``."""
+        return await self._control.send("ping", {}, destination, timeout, limit)
+
+    async def control(
+        self,
+        method: str,
+        /,
+        *,
+        timeout: float | None = 1.0,
+        destination: str | Iterable[str] | None = None,
+        limit: int | None = None,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """Send a command of Celery's remote control to workers, and return ``{node: answer}`` of those who answer.
+
+        Args:
+            method: ``active``, ``reserved``, ``scheduled``, ``revoked``, ``stats``, ``registered``, ``active_queues``,
+                ``query_task``, ``rate_limit``, ``time_limit``, ``add_consumer``, ``pool_grow``, ``shutdown``, ...
+            timeout: seconds to wait for answers; None to wait for none, and return nothing.
+            destination: the names of the nodes that are meant; None for all.
+            limit: how many answers are enough; by itself as many as there are destinations.
+            arguments: of the command.
+
+        Answers are as the workers send them; ``{"error": ...}`` is a command that failed there. When no worker listens
+        there is nothing to wait for.
+
+        Raises:
+            BrokerUnavailable: not sent, or the connection was lost while answers were awaited.
+            EncodeError: arguments that cannot be written.
+            ConfigurationError: a parameter that cannot work, named.
+        """
+        return await self._control.send(method, arguments, destination, timeout, limit)

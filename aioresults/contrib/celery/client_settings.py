@@ -18,6 +18,7 @@ def client_settings(app: Any) -> dict[str, Any]:
         "delivery_mode": getattr(conf, "task_default_delivery_mode", None),
         "priority": getattr(conf, "task_default_priority", None),
         "retry_policy": _retry_policy(conf),
+        "control_exchange": getattr(conf, "control_exchange", None),
     }
     return {name: value for name, value in found.items() if value is not None}
 

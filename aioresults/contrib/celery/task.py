@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast
+from typing import Any, Generic, TypeVar, Unpack
 
 from aioresults.async_result import AsyncResult
+from aioresults.contrib.celery.canvas import Signature
 from aioresults.contrib.celery.options import TaskOptions, checked
-
-if TYPE_CHECKING:
-    from aioresults.contrib.celery.client import CeleryClient
+from aioresults.contrib.celery.sender import Sender
 
 T = TypeVar("T")
 
@@ -20,18 +19,18 @@ class Task(Generic[T]):
     Made by ``CeleryClient.task``. Immutable.
     """
 
-    __slots__ = ("_client", "_options", "_timeout", "_type", "name")
+    __slots__ = ("_options", "_sender", "_timeout", "_type", "name")
 
     def __init__(
         self,
-        client: CeleryClient,
+        sender: Sender,
         name: str,
         timeout: float | None,
         result_type: type[T] | None,
-        options: TaskOptions,
+        options: Mapping[str, Any],
     ) -> None:
         self.name = name
-        self._client = client
+        self._sender = sender
         self._timeout = timeout
         self._type = result_type
         self._options = options
@@ -41,22 +40,22 @@ class Task(Generic[T]):
 
     def using(self, **options: Unpack[TaskOptions]) -> Task[T]:
         """Return a handle with other options; those that are not named stay."""
-        merged = cast("TaskOptions", {**self._options, **options})
-        checked(cast("Mapping[str, Any]", merged))
-        return Task(self._client, self.name, self._timeout, self._type, merged)
+        merged = {**self._options, **options}
+        checked(merged)
+        return Task(self._sender, self.name, self._timeout, self._type, merged)
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[T]:
+        """Return a signature: this call, still to be made."""
+        return Signature(self._sender, self.name, args, kwargs, self._options, result_type=self._type)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature[T]:
+        """Return an immutable signature: it does not take the result of the task before it as an argument."""
+        return Signature(self._sender, self.name, args, kwargs, self._options, True, self._type)
 
     async def __call__(self, *args: Any, **kwargs: Any) -> T:
         """Send the task and return its value; raises as ``CeleryClient.call``."""
-        result_type: Any = self._type
-        value: T = await self._client.call(
-            self.name, *args, kwargs=kwargs, timeout=self._timeout, result_type=result_type, **self._options
-        )
-        return value
+        return await self.s(*args, **kwargs).call(self._timeout)
 
     async def send(self, *args: Any, **kwargs: Any) -> AsyncResult[T]:
         """Send the task and return a handle on its result; raises as ``CeleryClient.send``."""
-        result_type: Any = self._type
-        result: AsyncResult[T] = await self._client.send(
-            self.name, *args, kwargs=kwargs, result_type=result_type, **self._options
-        )
-        return result
+        return await self.s(*args, **kwargs).send()

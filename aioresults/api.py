@@ -40,7 +40,7 @@ from aioresults.group_result import GroupResult
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import Request, ResultMeta
 from aioresults.retry import RetryPolicy
-from aioresults.routing import QueuePerTask, ReplyQueue
+from aioresults.routing import QueuePerTask, ReplyQueue, ResultStream
 from aioresults.serialization import Serializers
 
 __all__ = [  # noqa: RUF022  # grouped as a reader looks for them
@@ -50,6 +50,7 @@ __all__ = [  # noqa: RUF022  # grouped as a reader looks for them
     "GroupResult",
     "QueuePerTask",
     "ReplyQueue",
+    "ResultStream",
     "Request",
     "ResultMeta",
     "RetryPolicy",

@@ -136,7 +136,8 @@ class AMQPBackend(Extension, Storing, Grouping):
             signing_key=signing_key, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,
             max_depth=max_depth,
         )  # fmt: skip
-        self._reports = Reports(codec, persistent=self.persistent, max_size=max_result_size)
+        dated = self._routing.stream() is not None
+        self._reports = Reports(codec, persistent=self.persistent, max_size=max_result_size, dated=dated)
         unroutable = checks.intervals("unroutable_policy", unroutable_policy)
         self._lifetime = Lifetime(
             self._transport, self._routing, self._reports, self, limits,

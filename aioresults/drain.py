@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from aioresults.errors import (
+    AioResultsError,
     BrokerUnavailable,
     ChannelClosed,
     ChannelError,
@@ -149,6 +150,9 @@ class Drain:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
+    async def caught_up(self, timeout: float) -> None:
+        """Return at once: the broker keeps what is not here."""
+
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost. Cancelled: stop at once; the broker has what is not taken."""
         self._subscriptions.clear()
@@ -277,6 +281,13 @@ class Drain:
         strays, subscription.strays = subscription.strays, None
         for message in strays or ():
             self._receive(message)
+
+    async def stop(self, error: AioResultsError) -> None:
+        """Do nothing: all that goes on goes on in ``run``."""
+
+    def stats(self) -> dict[str, int | bool | str]:
+        """Return figures."""
+        return {"consuming": len(self), "received": self.received, "undecodable": self.undecodable}
 
     async def deleted(self, task_id: str) -> None:
         """Return when the queue of a result that was taken is deleted; deleted later, it might hold a new one."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from aioresults import messaging
+from aioresults.errors import PreconditionFailed
 from aioresults.lifetime import Lifetime
-from aioresults.routing import Routing
+from aioresults.routing import Routing, Stream
 from aioresults.sessions import Session
 from aioresults.transport import Channel
 
@@ -36,7 +37,8 @@ class Extension:
     def on_reply_declare(self, task_id: str) -> list[messaging.Queue]:
         """Return the queues that are declared when a report about ``task_id`` finds none."""
         queue = self.queue_for(task_id)
-        return [queue] if queue else []
+        stream = self.stream()
+        return [*([queue] if queue else []), *([stream.queue] if stream else [])]
 
     def queue_for(self, task_id: str) -> messaging.Queue | None:
         """Return the queue that holds the reports of a task; None when the routing gives it none of its own."""
@@ -47,6 +49,11 @@ class Extension:
         """Return the one queue that this process consumes for all tasks; None when the routing has none."""
         queue = self._routing.inbox()
         return None if queue is None else self._own(queue)
+
+    def stream(self) -> Stream | None:
+        """Return the stream that all processes share; None when the routing has none."""
+        stream = self._routing.stream()
+        return None if stream is None else stream._replace(queue=self._own(stream.queue))
 
     def _own(self, queue: messaging.Queue) -> messaging.Queue:
         """Return a queue of the routing as one of the classes above."""
@@ -80,6 +87,9 @@ class Extension:
         """Declare what the routing needs, and have ``revive`` called; awaited at the start of every session."""
         for entity in self._routing.topology():
             own = self._own(entity) if isinstance(entity, messaging.Queue) else self.Exchange.of(entity)
-            await session.run(messaging.declaring(own), publishing=True)
+            try:
+                await session.run(messaging.declaring(own), publishing=True)
+            except PreconditionFailed as error:
+                raise self._routing.explained(error) from error
         if type(self).revive is not Extension.revive:
             await self.revive(await session.channel())  # opens a connection of its own, so only where it is wanted

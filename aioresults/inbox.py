@@ -87,6 +87,9 @@ class Inbox:
             return False
         return True
 
+    async def caught_up(self, timeout: float) -> None:
+        """Return at once: the broker keeps what is not here."""
+
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost; an inbox that was deleted meanwhile is declared again."""
         while not session.lost.done():
@@ -109,6 +112,13 @@ class Inbox:
             if self._consumer is not None:
                 await self._consumer.cancel_by_queue(self._queue.name)
             await session.run(lambda channel: self._queue(channel).delete())
+
+    async def stop(self, error: AioResultsError) -> None:
+        """Do nothing: all that goes on goes on in ``run``."""
+
+    def stats(self) -> dict[str, int | bool | str]:
+        """Return figures."""
+        return {"consuming": len(self), "received": self.received, "undecodable": self.undecodable}
 
     async def deleted(self, task_id: str) -> None:
         """Return at once: what was taken is gone."""

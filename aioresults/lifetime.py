@@ -12,19 +12,17 @@ import os
 from collections.abc import Sequence
 from contextlib import aclosing
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 
-from aioresults.drain import Drain
 from aioresults.errors import BackendClosed, BrokerUnavailable, ConfigurationError, WrongEventLoop
 from aioresults.events import Events, OnEvent, Unconfirmed
 from aioresults.groups import Groups
-from aioresults.inbox import Inbox
+from aioresults.hooks import Hooks
 from aioresults.limits import Limits
-from aioresults.lookup import Lookup
-from aioresults.messaging import Consumer, Producer, Queue
 from aioresults.outbox import Outbox
+from aioresults.readers import reading
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
 from aioresults.routing import Routing
@@ -35,6 +33,8 @@ from aioresults.waiters import Waiters
 
 logger = logging.getLogger("aioresults")
 
+#: Seconds that ``open`` gives a reader to come to what is stored already.
+CATCH_UP_TIMEOUT: Final = 1.0
 #: Seconds that ``close`` gives to what is on its way.
 CLOSE_TIMEOUT: Final = 5.0
 
@@ -45,29 +45,6 @@ class State(Enum):
     NEW = "was not opened yet"
     OPEN = "is open"
     CLOSED = "is closed"
-
-
-class Hooks(Protocol):
-    """What the backend lets its subclasses override, and what the parts below ask it for."""
-
-    Consumer: type[Consumer]
-    Producer: type[Producer]
-
-    def queue_for(self, task_id: str) -> Queue | None:
-        """Return the queue that holds the reports of a task, if it has one of its own."""
-        ...
-
-    def on_reply_declare(self, task_id: str) -> list[Queue]:
-        """Return what to declare when a report finds no queue."""
-        ...
-
-    def inbox(self) -> Queue | None:
-        """Return the one queue that is consumed for all tasks, if there is one."""
-        ...
-
-    async def prepare(self, session: Session) -> None:
-        """Declare what must exist before a session is used."""
-        ...
 
 
 class Lifetime:
@@ -131,30 +108,17 @@ class Lifetime:
             rpc_timeout=limits.rpc_timeout,
             producer=hooks.Producer,
         )
-        inbox = hooks.inbox()
         self._unclaimed = Unclaimed(
             limits.max_unclaimed_results, limits.max_unclaimed_bytes, expires, emit=self._events.emit
         )
-        self.waiters = Waiters(limits.max_cached_results, reports.decode, self._unclaimed if inbox else None)
-        self._reader = self._make_reader(inbox, reports, keep=routing.keeps_inbox)
+        self.waiters = Waiters(limits.max_cached_results, reports.decode, self._unclaimed if hooks.inbox() else None)
         self._reads = not store_only
-        self.lookup = Lookup(
-            self.sessions,
-            self.waiters,
-            hooks.queue_for,
-            reports.read,
-            self._reader.deleted,
-            rpc_timeout=limits.rpc_timeout,
-            emit=self._events.emit,
-        )
+        self._reader, self.lookup = reading(
+            hooks, self.sessions, self.waiters, reports, self.outbox,
+            keeps_inbox=routing.keeps_inbox, reads=self._reads, rpc_timeout=limits.rpc_timeout, emit=self._events.emit,
+        )  # fmt: skip
         self._state = State.NEW
         self._pid = os.getpid()
-
-    def _make_reader(self, inbox: Queue | None, reports: Reports, *, keep: bool) -> Drain | Inbox:
-        consumer, emit = self._hooks.Consumer, self._events.emit
-        if inbox is None:
-            return Drain(self.waiters, self._hooks.queue_for, reports.read, consumer, emit)
-        return Inbox(inbox, self.waiters, reports, keep=keep, consumer=consumer, emit=emit)
 
     @property
     def is_open(self) -> bool:
@@ -208,6 +172,8 @@ class Lifetime:
         self._opening += 1
         try:
             await self.sessions.wait(self._connect_timeout)
+            if self._reads:
+                await self._reader.caught_up(CATCH_UP_TIMEOUT)
         except BaseException:
             if self._state is State.NEW and self._opening == 1:  # others may go on to open it
                 await self._stop()
@@ -275,6 +241,7 @@ class Lifetime:
         self.sessions.end(closed)
         self.waiters.fail_all(closed)
         await self._stop()
+        await self._reader.stop(closed)
 
     async def _stop(self) -> None:
         root, self._root = self._root, None
@@ -301,9 +268,7 @@ class Lifetime:
             "evicted": self._unclaimed.evicted,
             "late": self._unclaimed.late,
             "redundant": self.waiters.redundant,
-            "consuming": len(self._reader),
-            "received": self._reader.received,
-            "undecodable": self._reader.undecodable,
+            **self._reader.stats(),
             "unconfirmed": len(self.outbox),
             "stored": self.outbox.stored,
             "messages": self.outbox.messages,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from time import time as wall_clock
 from typing import Final
 
 from aioresults.errors import DecodeError, ResultTooLarge
@@ -19,10 +20,12 @@ class Reports:
         codec: documents to bytes and back.
         persistent: whether messages survive a restart of the broker (delivery mode 2).
         max_size: the most bytes that one message may have.
+        dated: whether messages say when they were sent, for readers that know by themselves what is too old.
     """
 
-    def __init__(self, codec: Codec, *, persistent: bool, max_size: int) -> None:
+    def __init__(self, codec: Codec, *, persistent: bool, max_size: int, dated: bool = False) -> None:
         self._codec = codec
+        self._dated = dated
         self._delivery_mode: Final = PERSISTENT if persistent else TRANSIENT
         self._max_size = max_size
 
@@ -56,17 +59,19 @@ class Reports:
             delivery_mode=self._delivery_mode,
             priority=0,
             correlation_id=correlation_id,
+            timestamp=int(wall_clock()) if self._dated else None,
         )
         return OutgoingMessage(envelope.body, properties)
 
-    def _open(self, message: Message) -> list[Document]:
+    def open(self, message: Message) -> list[Document]:
+        """Return the documents of a message, not decoded yet; raises ``DecodeError``."""
         properties = message.properties
         envelope = Envelope(message.body, properties.content_type, properties.content_encoding, message.headers)
         return self._codec.open(envelope, properties.correlation_id)
 
     def read(self, message: Message) -> ResultMeta:
         """Return what a message that holds one report says; raises ``DecodeError``."""
-        documents = self._open(message)
+        documents = self.open(message)
         if len(documents) != 1:
             raise DecodeError(f"a batch of {len(documents)} reports, where one message is one report")
         return self._codec.decode(documents[0])
@@ -81,7 +86,7 @@ class Reports:
         Raises:
             DecodeError: nothing of the message can be read.
         """
-        for document in self._open(message):
+        for document in self.open(message):
             try:
                 yield self._codec.decode(document), document
             except DecodeError as error:

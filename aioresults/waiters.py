@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from aioresults import states
-from aioresults.errors import AioResultsError, ResultEvicted, ResultForgotten, ResultTimeout
+from aioresults.errors import AioResultsError, DecodeError, ResultEvicted, ResultForgotten, ResultTimeout
 from aioresults.kept import Decode, Kept
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
@@ -158,6 +158,9 @@ class Waiters:
         #: Called with a task id when somebody starts to wait for it, and when the last one has left; the second
         #: argument then says whether anybody took the result. Must not call back.
         self.on_change: Callable[[str, bool], None] | None = None
+        #: Returns every report of a task that is known before somebody waits for it, in order, where they are all kept:
+        #: nothing is taken then, and nothing need be remembered here. Raises ``DecodeError``.
+        self.history: Callable[[str], Sequence[ResultMeta]] | None = None
         self._unclaimed = unclaimed
         self._observers: list[Listener] = []
         #: Reports that told nothing new: repeated, or of a lower rank than what was known.
@@ -193,10 +196,24 @@ class Waiters:
         if self.on_change is not None:
             # Also when others wait already: they may just have been told of an error, and not have left yet.
             self.on_change(task_id, False)
-        if entry.latest is not None:
+        if self.history is not None:
+            self._tell_history(task_id, entry, listener, self.history)
+        elif entry.latest is not None:
             listener.on_report(entry.latest)
         elif self._unclaimed is not None and self._unclaimed.was_evicted(task_id):
             listener.on_error(task_id, ResultEvicted(task_id))
+
+    def _tell_history(
+        self, task_id: str, entry: _Entry, listener: Listener, history: Callable[[str], Sequence[ResultMeta]]
+    ) -> None:
+        try:
+            reports = history(task_id)
+        except DecodeError as error:
+            listener.on_error(task_id, error)
+            return
+        for meta in reports:
+            entry.latest = meta
+            listener.on_report(meta)
 
     def _claim(self, task_id: str) -> Kept | None:
         """Return what was known before anyone waited, and is still to be taken or not ready."""
@@ -231,7 +248,9 @@ class Waiters:
             return
         del self._entries[task_id]
         latest = entry.latest
-        if latest is not None and entry.taken:
+        if self.history is not None:
+            pass  # nothing need be remembered here
+        elif latest is not None and entry.taken:
             self._remember(task_id, Kept(latest, entry.document))
         elif latest is not None and latest.is_ready:
             if self._unclaimed is not None:
@@ -294,7 +313,24 @@ class Waiters:
         for observer in tuple(self._observers):
             observer.on_error("", error)
 
+    def restart(self, task_id: str) -> None:
+        """Drop what was reported of ``task_id``; those who wait for it go on waiting."""
+        entry = self._entries.get(task_id)
+        if entry is not None:
+            entry.latest = None
+
     # Observing
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether anybody wants to be told of reports that nobody waits for."""
+        return bool(self._observers)
+
+    def show(self, meta: ResultMeta) -> None:
+        """Tell the observers of a report that nobody waits for, and that counts."""
+        if meta.is_ready:
+            for observer in tuple(self._observers):
+                observer.on_report(meta)
 
     def observe(self, observer: Listener) -> None:
         """Have ``observer`` told of every ready report that counts, without waiting for any."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+from aioresults.errors import AioResultsError, ChannelError
 from aioresults.messaging import Exchange, Queue
 
 #: What the names of our own queues begin with.
@@ -22,6 +23,17 @@ class RoutingOptions:
     persistent: bool = True
     #: Seconds after which a queue that nobody uses is deleted; None: never.
     expires: float | None = None
+
+
+class Stream(NamedTuple):
+    """A stream, and how its readers treat it."""
+
+    queue: Queue
+    #: Seconds after which a result counts no longer; None: never.
+    max_age: float | None
+    #: How much of it a reader keeps in memory, in bytes of documents and in tasks.
+    index_bytes: int
+    index_count: int
 
 
 class Routing(Protocol):
@@ -59,6 +71,14 @@ class Routing(Protocol):
 
     def inbox(self) -> Queue | None:
         """Return the one queue that this process consumes for all tasks, if there is one."""
+        ...
+
+    def stream(self) -> Stream | None:
+        """Return the stream that all processes share, if there is one."""
+        ...
+
+    def explained(self, error: ChannelError) -> AioResultsError:
+        """Return what to raise when the broker refuses what ``topology`` describes."""
         ...
 
     @property

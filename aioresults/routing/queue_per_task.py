@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aioresults import checks
-from aioresults.errors import ConfigurationError
+from aioresults.errors import ChannelError, ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
 from aioresults.routing.base import OURS, RoutingOptions
 
@@ -130,6 +130,13 @@ class QueuePerTask:
 
     def inbox(self) -> None:
         """Return None: each task has a queue of its own."""
+
+    def stream(self) -> None:
+        """Return None: nothing is shared."""
+
+    def explained(self, error: ChannelError) -> ChannelError:
+        """Return the broker's own error."""
+        return error
 
     @property
     def keeps_inbox(self) -> bool:

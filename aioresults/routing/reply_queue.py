@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aioresults import checks
-from aioresults.errors import ConfigurationError
+from aioresults.errors import ChannelError, ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
 from aioresults.routing.base import OURS, RoutingOptions
 
@@ -76,6 +76,13 @@ class ReplyQueue:
         if self.address is None:
             return None
         return NoCacheQueue(self.address, routing_key=self.address, queue_arguments=self._arguments)
+
+    def stream(self) -> None:
+        """Return None: nothing is shared."""
+
+    def explained(self, error: ChannelError) -> ChannelError:
+        """Return the broker's own error."""
+        return error
 
     @property
     def keeps_inbox(self) -> bool:

@@ -188,7 +188,7 @@ async def test_channels_closed_under_their_consumers(amqp_url: str) -> None:
         reader = caller._lifetime._reader
         for turn in range(3):
             # As when another consumer on the channel is refused: the broker closes it, and with it its consumers.
-            for consumer in [consumer for consumer in reader._consumers if consumer is not None]:  # type: ignore[union-attr]
+            for consumer in [consumer for consumer in reader._consumers if consumer is not None]:  # type: ignore[attr-defined]
                 with pytest.raises(ChannelError):
                     await consumer.channel.basic_consume(f"test.missing-{turn}", lambda delivery: None)
             await store_each(worker, ids[turn * 10 : turn * 10 + 10])

@@ -39,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def layout(request: pytest.FixtureRequest) -> Layout:
-    return LAYOUTS[request.param]
+    return LAYOUTS[request.param].fresh()
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def raw(lab: Lab) -> Raw:
 
 
 @pytest.fixture
-def store(worker: AMQPBackend, caller: AMQPBackend) -> Store:
+def store(lab: Lab, worker: AMQPBackend, caller: AMQPBackend) -> Store:
     async def store(
         task_id: str,
         result: object = None,
@@ -86,7 +86,9 @@ def store(worker: AMQPBackend, caller: AMQPBackend) -> Store:
         **extra: Any,
     ) -> Any:
         request = Request(reply_to=to.reply_to)
-        return await worker.store_result(task_id, result, status, traceback, request, **extra)
+        stored = await worker.store_result(task_id, result, status, traceback, request, **extra)
+        await lab.settled()
+        return stored
 
     return store
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
-from aioresults import AMQPBackend, NotFound, QueuePerTask, ReplyQueue
+from aioresults import AMQPBackend, NotFound, QueuePerTask, ReplyQueue, ResultStream
 from aioresults.routing import Routing
 from aioresults.transport import Channel, transport_for
 from aioresults.transport.base import Connection, DeclareOk, Delivery, Properties
@@ -25,13 +27,19 @@ from tests.proxy import Proxy
 class Layout:
     """A routing, and which promises it makes."""
 
-    make: Callable[[], Routing]
+    make: Callable[..., Routing]
     #: Anyone who has a task's id can look at its reports, and they may be stored before anybody waits.
     by_id: bool = True
     #: Reports before the last one stay where they are, and a late one never hides a result.
     history: bool = True
     #: What was delivered to a wait that ended without it is there for the next reader; auto_delete queues lose it.
     returns: bool = True
+    #: Nobody takes a result: all read the same stream, again and again, and each a moment after it was stored.
+    shared: bool = False
+
+    def fresh(self) -> Self:
+        """Return it for one test: with a stream of its own, where all share one."""
+        return replace(self, make=partial(self.make, new_name())) if self.shared else self
 
 
 #: Every routing runs through the whole suite; a test that needs a promise asks for it with `where`.
@@ -39,6 +47,7 @@ LAYOUTS = {
     "per_task": Layout(QueuePerTask),
     "last_value": Layout(lambda: QueuePerTask(last_value=True), history=False),
     "reply_queue": Layout(ReplyQueue, by_id=False, returns=False),
+    "stream": Layout(ResultStream, shared=True),
     "celery": Layout(QueuePerTask.celery, returns=False),
     "celery_amqp_backend": Layout(QueuePerTask.celery_amqp_backend, returns=False),
 }
@@ -71,7 +80,8 @@ async def waiting_for(backend: AMQPBackend, tasks: int, within: float = 10) -> N
 
     def waits() -> bool:
         stats = backend.stats()
-        return stats["waiting"] == tasks and stats["consuming"] == (1 if backend.reply_to else tasks)
+        consuming = 1 if backend.inbox() or backend.stream() else tasks
+        return stats["waiting"] == tasks and stats["consuming"] == consuming
 
     await eventually(waits, within)
 
@@ -88,7 +98,8 @@ async def arrived(backend: AMQPBackend, task_id: str) -> None:
 
 def queue_of(backend: AMQPBackend, task_id: str) -> str:
     """Return the name of the queue in which `backend` gets the reports of a task."""
-    return backend.reply_to or backend.rkey(task_id)
+    stream = backend.stream()
+    return stream.queue.name if stream else backend.reply_to or backend.rkey(task_id)
 
 
 class Raw:
@@ -175,6 +186,7 @@ class Lab:
         self._direct_url = url
         self._proxy = proxy
         self._stack = AsyncExitStack()
+        self._opened: list[AMQPBackend] = []
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
@@ -184,8 +196,17 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
+        if self.layout.shared and self.memory is None:
+            await self._delete_stream()
         if self.memory is not None:
             MemoryBroker.forget(self.memory.name)
+
+    async def _delete_stream(self) -> None:
+        stream = self.layout.make().stream()
+        assert stream is not None
+        connection = await transport_for(self._direct_url).connect()
+        await (await connection.channel()).queue_delete(stream.queue.name)
+        await connection.close()
 
     @property
     def memory(self) -> MemoryBroker | None:
@@ -199,7 +220,15 @@ class Lab:
 
     async def open(self, cls: type[AMQPBackend] = AMQPBackend, **options: Any) -> AMQPBackend:
         """Return an open backend; it is closed at the end, at the latest."""
-        return await self._stack.enter_async_context(self.make(cls, **options))
+        backend = await self._stack.enter_async_context(self.make(cls, **options))
+        self._opened.append(backend)
+        return backend
+
+    async def settled(self) -> None:
+        """Return when what was stored so far has been read by every backend, where all of them read all."""
+        if self.layout.shared:
+            # Each returns when its own tombstone has come back to it.
+            await asyncio.gather(*(each.forget(new_id()) for each in self._opened if each.stats()["open"]))
 
     async def raw(self) -> Raw:
         """Connect as any other client, around the proxy."""

@@ -35,6 +35,7 @@ class TestLooking:
             assert (meta.task_id, meta.status, meta.result) == (task_id, "PENDING", None)
         assert await raw.queue(caller.rkey(task_id)) is None
 
+    @where(shared=False)
     async def test_the_latest_state_again_and_again_in_every_process(
         self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
     ) -> None:
@@ -48,6 +49,7 @@ class TestLooking:
         with pytest.raises(KeyError):
             await third.wait_for(task_id, timeout=0, cache=False)
 
+    @where(shared=False)
     async def test_the_history_is_acknowledged_and_the_latest_returned(
         self, caller: AMQPBackend, store: Store, raw: Raw
     ) -> None:
@@ -74,6 +76,7 @@ class TestLooking:
         metas = await asyncio.gather(*(caller.get_task_meta(task_id) for _ in range(20)))
         assert {(meta.status, meta.result) for meta in metas} == {("PROGRESS", "x")}
 
+    @where(shared=False)
     async def test_a_cancelled_look_disturbs_neither_the_report_nor_the_others(
         self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
     ) -> None:
@@ -88,6 +91,7 @@ class TestLooking:
         await eventually(lambda: raw.is_ready(caller.rkey(task_id), 1))
         assert (await third.get_task_meta(task_id)).result == "x"
 
+    @where(shared=False)
     @where(by_id=True, history=True)
     async def test_the_backlog_has_a_limit(self, caller: AMQPBackend, store: Store) -> None:
         """As many reports as the limit are too many: the queue was not found empty."""
@@ -121,6 +125,7 @@ class TestLooking:
         else:
             assert (await caller.get_task_meta(task_id)).result == 998
 
+    @where(shared=False)
     @where(by_id=True, history=True)
     async def test_foreign_messages_are_left_where_they_were(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id, foreign = new_id(), new_id()
@@ -158,6 +163,7 @@ class TestLooking:
         assert await waiting == "done"
         assert (await caller.get_task_meta(task_id)).result == "done"
 
+    @where(shared=False)
     async def test_after_the_result_was_taken_it_is_remembered_here(
         self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
     ) -> None:
@@ -168,6 +174,7 @@ class TestLooking:
         await raw.gone(caller, task_id)
         assert (await third.get_task_meta(task_id)).status == "PENDING"
 
+    @where(shared=False)
     async def test_what_cannot_be_read_is_told_and_dropped(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         queue = caller.rkey(task_id)
@@ -179,6 +186,7 @@ class TestLooking:
         assert caught.value.task_id == task_id
         assert (await caller.get_task_meta(task_id)).status == "PENDING"
 
+    @where(shared=False)
     async def test_a_store_only_backend_may_look(self, lab: Lab, store: Store) -> None:
         backend, task_id = await lab.open(store_only=True), new_id()
         await store(task_id, 1)
@@ -195,6 +203,7 @@ class TestLooking:
 
 @where(by_id=True)
 class TestReload:
+    @where(shared=False)
     async def test_asks_the_broker_again(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         await store(task_id, 1)
@@ -206,6 +215,7 @@ class TestReload:
         await store(task_id, 2)
         assert (await caller.reload_task_result(task_id)).result == 2
 
+    @where(shared=False)
     async def test_shows_another_process_s_new_result(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         await store(task_id, "old")
@@ -254,7 +264,7 @@ class TestForget:
     ) -> None:
         task_id = new_id()
         waiting = asyncio.create_task(third.wait_for(task_id, timeout=10))
-        await raw.waited_for(caller, task_id)
+        await raw.waited_for(third, task_id)
         await caller.forget(task_id)
         with pytest.raises(ResultForgotten):
             await waiting

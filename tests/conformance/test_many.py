@@ -174,6 +174,7 @@ class TestIterated:
             await store(second, 2)
             assert (await anext(pairs))[0] == second
 
+    @where(shared=False)
     async def test_a_loop_that_ends_early_can_be_begun_again(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         asked = ids(3)
         await store(asked[1], 1)
@@ -187,6 +188,7 @@ class TestIterated:
         assert again == {asked[0]: 0, asked[1]: 1, asked[2]: 2}
         assert next(iter(again)) == asked[1]
 
+    @where(shared=False)
     @where(by_id=True, returns=True)
     async def test_a_loop_that_ends_early_leaves_the_rest_to_others(
         self, caller: AMQPBackend, third: AMQPBackend, store: Store

@@ -59,6 +59,7 @@ class TestReports:
         await worker.store_result(task_id, 1, request=CelerysOwn())
         assert (await caller.consume(task_id, timeout=5)).group_id == "g"
 
+    @where(shared=False)
     @where(by_id=True)
     async def test_the_message_is_celery_s(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
@@ -73,6 +74,7 @@ class TestReports:
         assert list(document) == ["status", "result", "traceback", "children", "date_done", "task_id"]
         assert (document["status"], document["result"], document["task_id"]) == ("SUCCESS", {"n": 1}, task_id)
 
+    @where(shared=False)
     @where(by_id=True)
     async def test_the_request_chooses_the_correlation_id(
         self, worker: AMQPBackend, caller: AMQPBackend, raw: Raw
@@ -81,6 +83,7 @@ class TestReports:
         await worker.store_result(task_id, 1, request=Request(reply_to=caller.reply_to, correlation_id="mine"))
         assert (await raw.get(caller.rkey(task_id))).properties.correlation_id == "mine"
 
+    @where(shared=False)
     @where(by_id=True)
     @pytest.mark.parametrize(("persistent", "mode"), [(True, 2), (False, 1), (None, 2)])
     async def test_persistent_is_the_delivery_mode(self, lab: Lab, raw: Raw, persistent: bool, mode: int) -> None:

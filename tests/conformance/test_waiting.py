@@ -124,6 +124,7 @@ class TestSharing:
         await store(task_id, "still")
         assert await stays == "still"
 
+    @where(shared=False)
     @where(by_id=True)
     async def test_of_two_processes_one_takes_it_and_the_other_is_told(
         self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
@@ -163,6 +164,7 @@ class TestCancelling:
         await store(task_id, "late")
         assert await third.wait_for(task_id, timeout=5) == "late"
 
+    @where(shared=False)
     @where(by_id=True, returns=True)
     async def test_with_the_result_at_hand_returns_it(
         self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
@@ -247,6 +249,7 @@ class TestTimeouts:
         assert await caller.wait_for(task_id, timeout=0) == "here"
         await eventually(lambda: raw.is_ready(caller.rkey(task_id), None))
 
+    @where(shared=False)
     @where(by_id=True)
     async def test_zero_leaves_what_is_not_ready(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
@@ -379,6 +382,7 @@ class TestFailures:
 
 
 class TestCache:
+    @where(shared=False)
     async def test_a_result_is_taken_once_and_remembered(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
         await store(task_id, [1])
@@ -387,6 +391,7 @@ class TestCache:
         assert await caller.wait_for(task_id) == first
         assert caller.stats()["cached"] == 1
 
+    @where(shared=False)
     @where(by_id=True)
     async def test_without_it_the_broker_is_asked(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
@@ -399,6 +404,7 @@ class TestCache:
         assert await caller.wait_for(task_id, timeout=5, cache=False) == 2
         assert await caller.wait_for(task_id) == 2
 
+    @where(shared=False)
     @where(by_id=True)
     async def test_it_is_no_other_process_s(self, caller: AMQPBackend, third: AMQPBackend, store: Store) -> None:
         task_id = new_id()
@@ -407,6 +413,7 @@ class TestCache:
         with pytest.raises(ResultTimeout):
             await third.wait_for(task_id, timeout=0.1)
 
+    @where(shared=False)
     async def test_it_has_a_limit(self, lab: Lab, store: Store) -> None:
         backend = await lab.open(max_cached_results=2)
         ids = [new_id() for _ in range(3)]
@@ -418,6 +425,7 @@ class TestCache:
         with pytest.raises(ResultTimeout):
             await backend.wait_for(ids[0], timeout=0)
 
+    @where(shared=False)
     async def test_it_can_be_switched_off(self, lab: Lab, store: Store) -> None:
         backend, task_id = await lab.open(max_cached_results=0), new_id()
         await store(task_id, 1, to=backend)
@@ -445,6 +453,7 @@ class TestConsume:
         assert isinstance(meta.result, ValueError)
         assert meta.traceback == "Traceback: far away"
 
+    @where(shared=False)
     async def test_does_not_ask_the_cache(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
         await store(task_id, 1)

@@ -153,6 +153,7 @@ class TestDrainEvents:
         for seen in await asyncio.gather(*draining):
             assert {key: meta.result for key, meta in seen.items()} == {task_id: "seen"}
 
+    @where(shared=False)
     @where(by_id=True)
     async def test_takes_nothing_and_subscribes_to_nothing(
         self, caller: AMQPBackend, third: AMQPBackend, store: Store

@@ -1,0 +1,134 @@
+"""One shared stream: everyone reads every result, again and again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from aioresults import checks
+from aioresults.errors import AioResultsError, ChannelError, ConfigurationError, InequivalentArgument, NotSupported
+from aioresults.messaging import Exchange, NoCacheQueue, Queue
+from aioresults.routing.base import OURS, RoutingOptions, Stream
+
+#: RabbitMQ's limit for the segments of a stream, in bytes.
+MAX_SEGMENT = 3_000_000_000
+
+
+@dataclass(frozen=True)
+class ResultStream:
+    """One durable RabbitMQ stream, for all results: status pages, many readers, history.
+
+    Whoever opens a backend that is not ``store_only`` reads the stream from its beginning, and then as it grows, and
+    keeps an index of it in memory. So any process answers for any id, any number of times; nothing is consumed. The
+    broker drops what is older than ``max_age``, whole segments at a time; readers ignore what is older than
+    ``expires``.
+
+    Args:
+        name: the stream's. Processes that work together use the same, and the same retention.
+        max_age: seconds, or a ``timedelta``, that the broker keeps results; None: as long as the backend's ``expires``.
+        max_length_bytes: how much the broker keeps; the oldest segments go first. None for no limit.
+        segment_bytes: the size of the pieces in which it is dropped.
+        index_bytes: how much of the newest results this process keeps in memory. Of older ones it keeps the place in
+            the stream, and fetches them when they are asked for.
+        index_count: of how many tasks it keeps at least the place. An unknown id is searched for in the stream only
+            when there were more.
+    """
+
+    name: str = OURS + "results"
+    max_age: float | timedelta | None = None
+    max_length_bytes: int | None = None
+    segment_bytes: int = 64 * 2**20
+    index_bytes: int = 128 * 2**20
+    index_count: int = 1_000_000
+    expires: float | None = field(default=86400.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        checks.short_string("the name of a stream", checks.non_empty("the name of a stream", self.name))
+        if self.max_age is not None:
+            age = self.max_age.total_seconds() if isinstance(self.max_age, timedelta) else self.max_age
+            if checks.seconds("max_age", age) < 1:
+                raise ConfigurationError(f"max_age must be 1 second or more, not {self.max_age!r}")
+        if self.max_length_bytes is not None:
+            checks.count("max_length_bytes", self.max_length_bytes, 1)
+        if checks.count("segment_bytes", self.segment_bytes, 1) > MAX_SEGMENT:
+            raise ConfigurationError(f"segment_bytes must be at most {MAX_SEGMENT}, not {self.segment_bytes!r}")
+        checks.count("index_bytes", self.index_bytes, 1)
+        checks.count("index_count", self.index_count, 1)
+
+    def configured(self, options: RoutingOptions) -> ResultStream:
+        """Fill in how long results are kept."""
+        for name in ("exchange", "exchange_type", "auto_delete"):
+            if getattr(options, name) is not None:
+                raise ConfigurationError(f"{name} has no meaning for a ResultStream: it is on the default exchange")
+        return replace(self, expires=options.expires)
+
+    @property
+    def reply_to(self) -> None:
+        """None: everyone reads the same stream."""
+
+    @property
+    def exchange(self) -> Exchange:
+        """The default exchange."""
+        return Exchange()
+
+    @cached_property
+    def _queue(self) -> Queue:
+        arguments: dict[str, Any] = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": self.segment_bytes}
+        age = self.max_age.total_seconds() if isinstance(self.max_age, timedelta) else self.max_age
+        age = self.expires if age is None else age
+        if age is not None:
+            arguments["x-max-age"] = f"{math.ceil(age)}s"
+        if self.max_length_bytes is not None:
+            arguments["x-max-length-bytes"] = self.max_length_bytes
+        return NoCacheQueue(self.name, routing_key=self.name, queue_arguments=arguments)
+
+    def topology(self) -> Sequence[Exchange | Queue]:
+        """Return the stream."""
+        return (self._queue,)
+
+    def explained(self, error: ChannelError) -> AioResultsError:
+        """Return what to do about a stream that the broker refused."""
+        text = error.reply_text
+        if isinstance(error, InequivalentArgument):
+            return ConfigurationError(
+                f"the queue {self.name!r} exists already, and differs in {error.argument}: asked for {error.declared}, "
+                f"there is {error.existing}. Use another name, or the same settings everywhere; or delete it, with "
+                "the results in it"
+            )
+        if "feature" in text or ("x-queue-type" in text and "invalid arg" in text):
+            return NotSupported(
+                "the broker has no streams: they need RabbitMQ 3.9 or newer, and the feature flag stream_queue "
+                f"(rabbitmqctl enable_feature_flag stream_queue); it said: {text}"
+            )
+        return ConfigurationError(f"the broker refuses the stream {self.name!r} as it is described: {text}")
+
+    def rkey(self, task_id: str) -> str:
+        """Return the task id: a task has no address of its own here."""
+        return checks.short_string("a task id", checks.task_id(task_id))
+
+    def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
+        """Return the stream and the task id: that is what readers look for, whatever the request says."""
+        return self.name, task_id
+
+    def queue(self, rkey: str) -> None:
+        """Return None: tasks have no queues of their own here."""
+
+    def inbox(self) -> None:
+        """Return None: processes have no queues of their own here."""
+
+    @property
+    def keeps_inbox(self) -> bool:
+        """False: there is none."""
+        return False
+
+    def stream(self) -> Stream:
+        """Return the stream."""
+        return Stream(self._queue, self.expires, self.index_bytes, self.index_count)
+
+    def coalesces(self, routing_key: str) -> bool:
+        """Yes: only we read it."""
+        return True

@@ -1,0 +1,262 @@
+"""Reading again: documents that the index has let go of, and tasks that it has let go of altogether.
+
+Of the first it knows the message, which is fetched by its offset; calls for the same message share the fetch, and
+messages that are near each other are read in one go. For the second the stream is read from its beginning to where the
+index begins; one such search serves all that ask until it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from heapq import heappop, heappush
+from time import monotonic
+from typing import Any, Final
+
+from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError
+from aioresults.messaging import Consumer, Message, Queue
+from aioresults.reports import Reports
+from aioresults.serialization import Document
+from aioresults.sessions import Session, Sessions
+from aioresults.stream.index import Index, Position
+from aioresults.stream.reading import Credit, position_of
+
+#: Fetches at a time; each has a channel of its own.
+PARALLEL: Final = 4
+#: Messages that are read and passed over rather than starting another fetch: one takes as long as about 100 of them.
+GAP: Final = 100
+#: Seconds between two searches, at least; more when a search takes longer.
+SEARCH_INTERVAL: Final = 1.0
+#: Unacknowledged messages of a search.
+PREFETCH: Final = 1000
+
+
+class Recall:
+    """Reads from the stream what the index lacks, and puts it there.
+
+    Args:
+        start: what ``x-stream-offset`` is for the beginning of what still counts.
+        rpc_timeout: seconds in which at least one message must come.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        stream: Queue,
+        index: Index,
+        reports: Reports,
+        *,
+        start: Callable[[], Any],
+        consumer: type[Consumer],
+        rpc_timeout: float,
+    ) -> None:
+        self._sessions = sessions
+        self._stream = stream
+        self._index = index
+        self._reports = reports
+        self._start = start
+        self._make_consumer = consumer
+        self._rpc_timeout = rpc_timeout
+        self._fetches: dict[str, asyncio.Future[None]] = {}
+        #: The offsets that each of these still lacks.
+        self._left: dict[str, set[int]] = {}
+        self._searches: dict[str, asyncio.Future[None]] = {}
+        #: The offsets to be fetched, and who wants something of each.
+        self._offsets: list[int] = []
+        self._wanted: dict[int, set[str]] = {}
+        self._fetchers: set[asyncio.Task[None]] = set()
+        self._searcher: asyncio.Task[None] | None = None
+        #: Messages fetched and searches made.
+        self.fetched = 0
+        self.searched = 0
+
+    def fetch(self, task_id: str) -> asyncio.Future[None]:
+        """Have the documents of a task fetched; the future is done when they are in the index, or gone for good.
+
+        It raises ``AioResultsError`` when they could not be fetched. It is shared: shield it.
+        """
+        future = self._fetches.get(task_id)
+        if future is None:
+            future = self._fetches[task_id] = asyncio.get_running_loop().create_future()
+            offsets = self._left[task_id] = set(self._index.missing(task_id))
+            if not offsets:
+                self._end_fetch(task_id, None)
+            for offset in offsets:
+                if offset not in self._wanted:
+                    self._wanted[offset] = set()
+                    heappush(self._offsets, offset)
+                self._wanted[offset].add(task_id)
+            if self._offsets and len(self._fetchers) < PARALLEL:
+                fetcher = asyncio.create_task(self._fetch_all(), name="aioresults fetch")
+                self._fetchers.add(fetcher)
+                fetcher.add_done_callback(self._fetchers.discard)
+        return future
+
+    def search(self, task_id: str) -> asyncio.Future[None]:
+        """Have the stream searched for a task; otherwise as ``fetch``."""
+        future = self._searches.get(task_id)
+        if future is None:
+            future = self._searches[task_id] = asyncio.get_running_loop().create_future()
+            if self._searcher is None:
+                self._searcher = asyncio.create_task(self._search_all(), name="aioresults search")
+        return future
+
+    def __contains__(self, task_id: str) -> bool:
+        """Whether documents of a task are being fetched; they must stay in the index until all are there."""
+        return task_id in self._fetches
+
+    async def stop(self, error: AioResultsError) -> None:
+        """End what is being read; who waits for it gets ``error``."""
+        tasks = [*self._fetchers, *([self._searcher] if self._searcher else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task_id in tuple(self._fetches):
+            self._end_fetch(task_id, error)
+        for future in self._searches.values():
+            _settle(future, error)
+        self._searches.clear()
+
+    def _end_fetch(self, task_id: str, error: AioResultsError | None) -> None:
+        self._left.pop(task_id, None)
+        _settle(self._fetches.pop(task_id, None), error)
+
+    # Fetching
+
+    async def _fetch_all(self) -> None:
+        await asyncio.sleep(0)  # others of the same turn may want what stands beside it
+        while self._offsets:
+            run = self._next_run()
+            error: AioResultsError | None = None
+            try:
+                await self._fetch(run)
+            except AioResultsError as failure:
+                error = failure
+            for offset, task_ids in run.items():
+                for task_id in task_ids:
+                    left = self._left.get(task_id, set())
+                    left.discard(offset)
+                    if error is not None or not left:
+                        self._end_fetch(task_id, error)
+
+    def _next_run(self) -> dict[int, set[str]]:
+        """Take the first offset and those not far behind each other."""
+        run: dict[int, set[str]] = {}
+        offset = heappop(self._offsets)
+        run[offset] = self._wanted.pop(offset)
+        while self._offsets and self._offsets[0] - offset <= GAP:
+            offset = heappop(self._offsets)
+            run[offset] = self._wanted.pop(offset)
+        return run
+
+    async def _fetch(self, run: dict[int, set[str]]) -> None:
+        first, last = next(iter(run)), next(reversed(run))
+        found: dict[tuple[int, str], list[Document]] = {}
+        positions: dict[int, Position] = {}
+
+        def receive(position: Position, documents: list[Document]) -> None:
+            wanted = run.get(position.offset)
+            if wanted is not None:
+                positions[position.offset] = position
+                for document in documents:
+                    if document.task_id in wanted and document.body:
+                        found.setdefault((position.offset, document.task_id), []).append(document)
+
+        await self._scan(first, last, receive, prefetch=min(len(run), PREFETCH))
+        self.fetched += len(positions)
+        for offset, task_ids in run.items():
+            for task_id in task_ids:
+                position = positions.get(offset, Position(offset, 0))
+                self._index.restore(position, task_id, found.get((offset, task_id), ()))
+
+    # Searching
+
+    async def _search_all(self) -> None:
+        try:
+            while self._searches:
+                error, began = None, monotonic()
+                searches = dict(self._searches)
+                try:
+                    await self._search(searches)
+                except AioResultsError as failure:
+                    error = failure
+                for task_id, future in searches.items():
+                    del self._searches[task_id]
+                    _settle(future, error)
+                # Those who ask for one unknown id after another do not have the whole stream read without end.
+                await asyncio.sleep(max(SEARCH_INTERVAL, monotonic() - began))
+        finally:
+            self._searcher = None
+
+    async def _search(self, wanted: dict[str, asyncio.Future[None]]) -> None:
+        found: dict[str, list[tuple[Position, Document]]] = {}
+
+        def receive(position: Position, documents: list[Document]) -> None:
+            for document in documents:
+                if document.task_id not in wanted:
+                    continue
+                if document.body:
+                    found.setdefault(document.task_id, []).append((position, document))
+                else:
+                    found.pop(document.task_id, None)  # forgotten
+
+        self.searched += 1
+        await self._scan(self._start(), self._index.floor - 1, receive, prefetch=PREFETCH)
+        for task_id, read in found.items():
+            self._index.prepend(task_id, read)
+
+    # Reading
+
+    async def _scan(
+        self, start: Any, stop: int, receive: Callable[[Position, list[Document]], None], *, prefetch: int
+    ) -> None:
+        """Hand over the messages from ``start`` to the offset ``stop``.
+
+        Raises:
+            BrokerUnavailable: no session, or no message for ``rpc_timeout`` seconds.
+        """
+        session = await self._sessions.wait(self._rpc_timeout)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        progress, credit = 0, Credit(prefetch)
+
+        def on_message(message: Message) -> None:
+            nonlocal progress
+            progress += 1
+            position = position_of(message)
+            if position.offset <= stop:
+                with suppress(DecodeError):  # told when it arrived
+                    receive(position, self._reports.open(message))
+            if position.offset >= stop and not done.done():
+                done.set_result(None)
+            credit.received(message)
+
+        channel = await session.consumer(prefetch)
+        try:
+            consumer = self._make_consumer(channel, on_message=on_message)
+            await consumer.attach(self._stream.name, arguments={"x-stream-offset": start})
+            await self._until(done, session, lambda: progress)
+        finally:
+            credit.settle()
+            await channel.close()
+
+    async def _until(self, done: asyncio.Future[None], session: Session, progress: Callable[[], int]) -> None:
+        before = -1
+        while not done.done():
+            if session.lost.done():
+                raise BrokerUnavailable("the connection was lost while the stream was read")
+            if progress() == before:
+                raise BrokerUnavailable(f"nothing came from the stream within {self._rpc_timeout:g} s")
+            before = progress()
+            ends: list[asyncio.Future[Any]] = [done, session.lost]
+            await asyncio.wait(ends, timeout=self._rpc_timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _settle(future: asyncio.Future[None] | None, error: AioResultsError | None) -> None:
+    if future is None or future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+        future.exception()  # nobody may be waiting any more

@@ -1,0 +1,424 @@
+"""`ResultStream`: one stream that everyone reads, again and again, with an index that is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from aioresults import (
+    AMQPBackend,
+    ConfigurationError,
+    DecodeError,
+    ResultForgotten,
+    ResultMeta,
+    ResultStream,
+    ResultTimeout,
+)
+from aioresults.routing import RoutingOptions
+from aioresults.stream import tail
+from tests.conformance.conftest import Store
+from tests.conformance.lab import Lab, Raw, new_id, new_name, only, queue_of, where
+from tests.conformance.test_many import awaited, ids
+from tests.conformance.test_outages import cut
+from tests.conformance.test_watching import collect
+from tests.eventually import eventually
+
+pytestmark = only("stream")
+
+
+def stream_of(lab: Lab, **changes: Any) -> ResultStream:
+    """Return the lab's stream, read in another way."""
+    routing = lab.layout.make()
+    assert isinstance(routing, ResultStream)
+    return replace(routing, **changes)
+
+
+async def store_all(backend: AMQPBackend, task_ids: Iterable[str]) -> None:
+    await asyncio.gather(*(backend.store_result(task_id, f"of {task_id}") for task_id in task_ids))
+
+
+async def states_of(backend: AMQPBackend, *task_ids: str) -> list[str]:
+    return [(await backend.get_task_meta(task_id)).status for task_id in task_ids]
+
+
+class TestReading:
+    async def test_any_process_any_number_of_times(
+        self, lab: Lab, caller: AMQPBackend, third: AMQPBackend, store: Store
+    ) -> None:
+        task_id = new_id()
+        await store(task_id, 0.5, "PROGRESS")
+        await store(task_id, "result")
+        late = await lab.open()
+        for _ in range(3):
+            for backend in (caller, third, late):
+                assert await backend.wait_for(task_id) == "result"
+                assert await backend.wait_for(task_id, timeout=0, cache=False) == "result"
+                assert (await backend.consume(task_id)).result == "result"
+                assert (await backend.get_task_meta(task_id)).result == "result"
+                assert (await backend.reload_task_result(task_id)).result == "result"
+                assert (await backend.get_many([task_id]))[task_id].result == "result"
+                assert [meta.result for meta in await collect(backend, task_id)] == [0.5, "result"]
+
+    async def test_who_waits_and_who_watches_in_every_process(
+        self, caller: AMQPBackend, third: AMQPBackend, store: Store
+    ) -> None:
+        task_id = new_id()
+        waiting = [asyncio.create_task(each.wait_for(task_id, timeout=10)) for each in (caller, third, third)]
+        watching = [asyncio.create_task(collect(each, task_id, timeout=10)) for each in (caller, third)]
+        await eventually(lambda: caller.stats()["waiting"] == third.stats()["waiting"] == 1)
+        await store(task_id, None, "STARTED")
+        watching.append(asyncio.create_task(collect(caller, task_id, timeout=10)))
+        await store(task_id, 1)
+        assert await asyncio.gather(*waiting) == [1, 1, 1]
+        for metas in await asyncio.gather(*watching):
+            assert [meta.status for meta in metas] == ["STARTED", "SUCCESS"]
+
+    async def test_what_was_stored_before_is_there_when_open_returns(self, lab: Lab, worker: AMQPBackend) -> None:
+        asked = ids(1000)
+        await store_all(worker, asked)
+        reader = await lab.open()
+        assert list(await reader.get_many(asked, timeout=0)) == asked
+        assert reader.stats()["indexed"] == 1000
+
+    async def test_an_unknown_id_costs_the_broker_nothing(self, lab: Lab, caller: AMQPBackend, raw: Raw) -> None:
+        name = queue_of(caller, "")
+        before = await raw.queue(name)
+        assert await states_of(caller, *ids(500)) == ["PENDING"] * 500
+        with pytest.raises(ResultTimeout):
+            await caller.wait_for(new_id(), timeout=0)
+        assert await raw.queue(name) == before
+        assert (caller.stats()["fetched"], caller.stats()["searched"]) == (0, 0)
+        if lab.memory is not None:  # and needs no broker: a look is an answer from memory
+            lab.memory.block()
+            assert await states_of(caller, new_id()) == ["PENDING"]
+            lab.memory.unblock()
+
+    async def test_a_worker_opens_no_tail(self, lab: Lab, worker: AMQPBackend, raw: Raw) -> None:
+        task_id = new_id()
+        await worker.store_result(task_id, 1)
+        assert await raw.consumers(queue_of(worker, task_id)) == 0
+        with pytest.raises(ConfigurationError, match="store_only"):
+            await worker.get_task_meta(task_id)
+        reader = await lab.open()
+        assert await reader.wait_for(task_id, timeout=5) == 1
+        await worker.forget(task_id)
+        await eventually(lambda: reader.stats()["indexed_bytes"] == 0)
+        assert await states_of(reader, task_id) == ["PENDING"]
+
+    async def test_whatever_the_wire_format(self, lab: Lab) -> None:
+        options: dict[str, Any] = {"serializer": "msgpack", "compression": "zlib", "signing_key": b"secret"}
+        worker, reader, asked = await lab.open(**options), await lab.open(**options), ids(200)
+        await store_all(worker, asked)
+        assert [meta.result for meta in (await reader.get_many(asked, timeout=10)).values()] == [
+            f"of {task_id}" for task_id in asked
+        ]
+        await worker.forget(asked[0])
+        late = await lab.open(**options)
+        assert await states_of(late, *asked[:2]) == ["PENDING", "SUCCESS"]
+
+    async def test_arrivals_are_shown_to_who_drains(self, caller: AMQPBackend, worker: AMQPBackend) -> None:
+        task_id = new_id()
+        await worker.store_result(task_id, 1)
+        await caller.wait_for(task_id, timeout=5)
+        draining = asyncio.create_task(caller.drain_events(timeout=10))
+        await asyncio.sleep(0)
+        await worker.store_result(task_id, "of a task that is done already")
+        other = new_id()
+        await worker.store_result(other, None, "STARTED")
+        await worker.store_result(other, 2)
+        assert {key: meta.result for key, meta in (await draining).items()} == {other: 2}
+
+
+class TestSessions:
+    async def test_no_gap_and_no_report_twice(self, shaky: Lab) -> None:
+        worker, reader, task_id = await shaky.open(), await shaky.open(), new_id()
+        seen: list[Any] = []
+        other = new_id()
+        many = asyncio.create_task(
+            awaited(reader, [task_id, other], timeout=50, on_message=lambda meta: seen.append(meta.result))
+        )
+        for number in range(10):
+            await worker.store_result(task_id, number, "PROGRESS")
+            if number % 3 == 0:
+                await cut(shaky, worker, reader)
+        await worker.store_result(task_id, "end")
+        await worker.store_result(other, "other")
+        await many
+        # A report whose confirm was lost is sent again; these were all confirmed.
+        assert seen == [*range(10), "end", "other"]
+        assert reader.stats()["received"] == 12
+
+    async def test_while_the_broker_is_away_what_is_known_is_answered(self, shaky: Lab) -> None:
+        worker, reader = await shaky.open(rpc_timeout=0.2), await shaky.open(rpc_timeout=0.2)
+        done, started = new_id(), new_id()
+        await worker.store_result(done, 1)
+        await worker.store_result(started, 1, "STARTED")
+        await eventually(lambda: reader.stats()["received"] == 2)
+        shaky.go_down()
+        await eventually(lambda: not reader.stats()["connected"])
+        assert await states_of(reader, done, started) == ["SUCCESS", "STARTED"]
+        assert await reader.wait_for(done) == 1
+        await shaky.come_up()
+
+    async def test_a_deleted_stream_is_declared_again(self, caller: AMQPBackend, worker: AMQPBackend, raw: Raw) -> None:
+        old, new = ids(2)
+        await worker.store_result(old, 1)
+        await caller.wait_for(old, timeout=5)
+        waiting = asyncio.create_task(caller.wait_for(new, timeout=20))
+        channel = await raw.channel()
+        await channel.queue_delete(queue_of(caller, old))
+        await eventually(lambda: caller.stats()["indexed"] == 0 and caller.stats()["caught_up"] is True)
+        await worker.store_result(new, 2)
+        assert await waiting == 2
+        assert await states_of(caller, old, new) == ["PENDING", "SUCCESS"]
+
+    async def test_another_stream_of_the_same_name_is_noticed(
+        self, lab: Lab, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its offsets begin anew, so that nothing would ever come from where the last session ended."""
+        if lab.memory is None:
+            return  # where delete and declare can be one step
+        monkeypatch.setattr(tail, "STALL", 0.2)
+        reader, asked = await lab.open(), ids(50)
+        for task_id in asked:
+            await worker.store_result(task_id, 1)
+        await reader.get_many(asked, timeout=5)
+        stream = reader.stream()
+        assert stream is not None
+        channel = await (await lab.raw()).channel()
+        with lab.memory.lock:
+            deleting = asyncio.create_task(channel.queue_delete(stream.queue.name))
+            declaring = asyncio.create_task(channel.queue_declare(stream.queue.name, arguments=stream.queue.arguments))
+        await asyncio.gather(deleting, declaring)
+        task_id = new_id()
+        await worker.store_result(task_id, "new")
+        assert await reader.wait_for(task_id, timeout=20) == "new"
+        assert await states_of(reader, asked[0]) == ["PENDING"]
+
+
+class TestBounds:
+    async def test_documents_that_were_let_go_are_fetched(self, lab: Lab, worker: AMQPBackend) -> None:
+        asked = ids(400)
+        reader = await lab.open(routing=stream_of(lab, index_bytes=10_000))
+        for start in range(0, 400, 50):
+            await store_all(worker, asked[start : start + 50])
+        await eventually(lambda: reader.stats()["received"] == 400)
+        assert int(reader.stats()["indexed_bytes"]) <= 10_000
+        assert reader.stats()["indexed"] == 400
+        first = asked[0]
+        assert (await reader.get_task_meta(first)).result == f"of {first}"
+        assert reader.stats()["fetched"] == 1
+        assert (await reader.get_task_meta(first)).result == f"of {first}"
+        assert reader.stats()["fetched"] == 1
+        assert await reader.wait_for(asked[1], timeout=5) == f"of {asked[1]}"
+        assert [meta.result for meta in await collect(reader, asked[2], timeout=5)] == [f"of {asked[2]}"]
+        metas = await reader.get_many(asked, timeout=20)
+        assert [meta.result for meta in metas.values()] == [f"of {task_id}" for task_id in asked]
+        assert reader.stats()["searched"] == 0
+
+    async def test_what_comes_while_it_is_fetched_is_told_in_order(self, lab: Lab, worker: AMQPBackend) -> None:
+        task_id = new_id()
+        reader = await lab.open(routing=stream_of(lab, index_bytes=1000))
+        for number in range(3):
+            await worker.store_result(task_id, number, "PROGRESS")
+        await store_all(worker, ids(50))
+        await eventually(lambda: reader.stats()["received"] == 53)
+        watching = [asyncio.create_task(collect(reader, task_id, timeout=10)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await worker.store_result(task_id, 3, "PROGRESS")
+        await worker.store_result(task_id, 4)
+        for metas in await asyncio.gather(*watching):
+            assert [meta.result for meta in metas] == [0, 1, 2, 3, 4]
+
+    async def test_tasks_that_were_dropped_are_searched_for(self, lab: Lab, worker: AMQPBackend) -> None:
+        asked = ids(200)
+        reader = await lab.open(routing=stream_of(lab, index_count=32))
+        await worker.store_result(asked[0], None, "STARTED")
+        for start in range(0, 200, 20):
+            await store_all(worker, asked[start : start + 20])
+        await worker.forget(asked[1])
+        await lab.settled()
+        assert reader.stats()["received"] == 201
+        assert int(reader.stats()["indexed"]) <= 32
+        looks = await asyncio.gather(*(reader.get_task_meta(task_id) for task_id in [*asked[:10], "unknown"]))
+        assert [meta.status for meta in looks] == ["SUCCESS", "PENDING", *["SUCCESS"] * 8, "PENDING"]
+        assert reader.stats()["searched"] == 1
+        assert [meta.status for meta in await collect(reader, asked[0], timeout=10)] == ["STARTED", "SUCCESS"]
+        assert await reader.wait_for(asked[50], timeout=10) == f"of {asked[50]}"
+        with pytest.raises(ResultTimeout):
+            await reader.wait_for(asked[1], timeout=0.2)
+
+    async def test_a_new_task_does_not_wait_for_a_search(self, lab: Lab, worker: AMQPBackend) -> None:
+        reader = await lab.open(routing=stream_of(lab, index_count=32))
+        await store_all(worker, ids(100))
+        await eventually(lambda: reader.stats()["received"] == 100)
+        for _ in range(20):
+            task_id = new_id()
+            watching = asyncio.create_task(collect(reader, task_id, timeout=10))
+            await asyncio.sleep(0)
+            await worker.store_result(task_id, None, "STARTED")
+            await worker.store_result(task_id, 1)
+            assert [meta.status for meta in await watching] == ["STARTED", "SUCCESS"]
+        assert int(reader.stats()["searched"]) < 10
+
+    async def test_all_of_ten_thousand(self, lab: Lab, worker: AMQPBackend) -> None:
+        if lab.memory is None:
+            return  # what a broker has to say about this is in tests/adversity
+        asked, reader = ids(10_000), await lab.open()
+        await store_all(worker, asked)
+        assert list(await reader.get_many(asked, timeout=20)) == asked
+        assert await states_of(reader, *asked) == ["SUCCESS"] * 10_000
+
+    async def test_what_is_too_old_counts_no_longer(self, lab: Lab) -> None:
+        options: dict[str, Any] = {"expires": 1, "routing": stream_of(lab, max_age=timedelta(hours=1))}
+        worker, reader, task_id = await lab.open(**options), await lab.open(**options), new_id()
+        await worker.store_result(task_id, 1)
+        assert await reader.wait_for(task_id, timeout=5) == 1
+
+        async def is_gone() -> bool:
+            return await states_of(reader, task_id) == ["PENDING"]
+
+        await eventually(is_gone)
+        assert await states_of(await lab.open(**options), task_id) == ["PENDING"]
+        assert await states_of(await lab.open(**{**options, "expires": 60}), task_id) == ["SUCCESS"]
+
+
+class TestForgetting:
+    async def test_hides_it_from_every_reader(
+        self, lab: Lab, caller: AMQPBackend, third: AMQPBackend, store: Store
+    ) -> None:
+        task_id, kept = ids(2)
+        await store(task_id, 1)
+        await store(kept, 1)
+        await caller.forget(task_id)
+        assert await states_of(caller, task_id) == ["PENDING"]
+        await lab.settled()
+        late = await lab.open()
+        small = await lab.open(routing=stream_of(lab, index_bytes=1, index_count=1))
+        for backend in (third, late, small):
+            assert await states_of(backend, task_id, kept) == ["PENDING", "SUCCESS"]
+        await store(task_id, "anew")
+        for backend in (caller, third, late, small):
+            assert await backend.wait_for(task_id, timeout=5) == "anew"
+
+    async def test_who_waits_anywhere_is_told(self, caller: AMQPBackend, third: AMQPBackend) -> None:
+        task_id = new_id()
+        waiting = [asyncio.create_task(each.wait_for(task_id)) for each in (caller, third)]
+        await eventually(lambda: caller.stats()["waiting"] == third.stats()["waiting"] == 1)
+        await caller.forget(task_id)
+        for each in waiting:
+            with pytest.raises(ResultForgotten):
+                await each
+
+    async def test_an_old_tombstone_disturbs_nobody(self, lab: Lab, worker: AMQPBackend) -> None:
+        """Who opens later reads it in its place: before the result that came after it."""
+        task_id = new_id()
+        for turn in range(5):
+            await worker.store_result(task_id, turn)
+            await worker.forget(task_id)
+        await worker.store_result(task_id, "last")
+        reader = await lab.open()
+        assert await reader.wait_for(task_id, timeout=5) == "last"
+        assert [meta.result for meta in await collect(reader, task_id)] == ["last"]
+
+
+class TestWhatCannotBeRead:
+    async def test_is_told_and_disturbs_nothing_else(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        bad, good = ids(2)
+        waiting = asyncio.create_task(caller.wait_for(bad, timeout=10))
+        await asyncio.sleep(0)
+        for body, kind in ((b"\xff", "application/json"), (b"{}", "application/x-python-serialize")):
+            await raw.publish(queue_of(caller, bad), body, content_type=kind, correlation_id=bad)
+        with pytest.raises(DecodeError):
+            await waiting
+        await store(good, 1)
+        assert await caller.wait_for(good, timeout=5) == 1
+        with pytest.raises(DecodeError):
+            await caller.get_task_meta(bad)
+        await store(bad, "better")
+        assert (await caller.get_task_meta(bad)).result == "better"
+        assert caller.stats()["undecodable"] == 2
+
+
+class TestDeclaring:
+    async def test_is_a_durable_stream(self, lab: Lab, raw: Raw) -> None:
+        routing = ResultStream(f"aioresults.{new_name()}", timedelta(days=2), 10**9, 10**6)
+        backend = await lab.open(routing=routing, store_only=True)
+        arguments = {
+            "x-queue-type": "stream",
+            "x-max-age": "172800s",
+            "x-max-length-bytes": 10**9,
+            "x-stream-max-segment-size-bytes": 10**6,
+        }
+        channel = await raw.channel()
+        await channel.queue_declare(routing.name, durable=True, arguments=arguments)
+        task_id = new_id()
+        await channel.queue_delete(routing.name)
+        await backend.store_result(task_id, 1)  # declared again when it is gone
+        await channel.queue_declare(routing.name, durable=True, arguments=arguments)
+        await channel.queue_delete(routing.name)
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ({"x-queue-type": "classic"}, "differs in x-queue-type: asked for .*stream.* there is .*classic"),
+            ({"x-queue-type": "stream", "x-max-age": "1h"}, "differs in x-max-age"),
+        ],
+    )
+    async def test_a_name_that_is_taken(self, lab: Lab, raw: Raw, arguments: dict[str, Any], said: str) -> None:
+        name = new_name()
+        channel = await raw.channel()
+        await channel.queue_declare(name, durable=True, arguments=arguments)
+        for store_only in (True, False):
+            with pytest.raises(ConfigurationError, match=said) as caught:
+                await lab.make(routing=ResultStream(name), store_only=store_only).open()
+            assert name in str(caught.value)
+            assert "Use another name" in str(caught.value)
+        await channel.queue_delete(name)
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"name": ""}, "name of a stream"),
+            ({"name": "n" * 256}, "name of a stream"),
+            ({"max_age": 0}, "max_age .*0"),
+            ({"max_age": 0.5}, "max_age must be 1 second or more, not 0.5"),
+            ({"max_age": "1h"}, "max_age .*'1h'"),
+            ({"max_length_bytes": 0}, "max_length_bytes .*0"),
+            ({"segment_bytes": 4_000_000_000}, "segment_bytes must be at most 3000000000, not 4000000000"),
+            ({"index_bytes": 0}, "index_bytes"),
+            ({"index_count": -1}, "index_count .*-1"),
+        ],
+    )
+    def test_bad_parameters(self, wrong: dict[str, Any], said: str) -> None:
+        with pytest.raises(ConfigurationError, match=said):
+            ResultStream(**wrong)
+
+    @pytest.mark.parametrize("option", [{"exchange": "e"}, {"exchange_type": "topic"}, {"auto_delete": True}])
+    def test_options_that_mean_nothing_are_refused(self, option: dict[str, Any]) -> None:
+        with pytest.raises(ConfigurationError, match=next(iter(option))):
+            AMQPBackend("memory://options", routing=ResultStream(), **option)
+
+    def test_the_broker_keeps_results_as_long_as_they_count(self) -> None:
+        def age(routing: ResultStream, expires: float | None) -> object:
+            stream = routing.configured(RoutingOptions(expires=expires)).stream()
+            return (stream.queue.arguments or {}).get("x-max-age")
+
+        assert age(ResultStream(), 3600) == "3600s"
+        assert age(ResultStream(), 0.5) == "1s"
+        assert age(ResultStream(), None) is None
+        assert age(ResultStream(max_age=7), 3600) == "7s"
+
+
+@where(shared=True)
+async def test_metas_are_not_shared_between_calls(caller: AMQPBackend, store: Store) -> None:
+    task_id = new_id()
+    await store(task_id, {"n": [1]})
+    first: ResultMeta = await caller.consume(task_id)
+    first.result["n"].append(2)
+    assert await caller.wait_for(task_id) == {"n": [1]}

@@ -29,10 +29,15 @@ def task_id(value: object) -> str:
     return non_empty("a task id", value)
 
 
+def short_task_id(value: object) -> str:
+    """Accept a non-empty string that AMQP can carry as a name."""
+    if isinstance(value, str) and 0 < len(value) <= MAX_SHORT_STRING and value.isascii():
+        return value  # as nearly all are
+    return short_string("a task id", task_id(value))
+
+
 def short_string(name: str, value: str) -> str:
     """Accept what AMQP 0-9-1 can carry as a name: UTF-8 of at most 255 bytes."""
-    if value.isascii() and len(value) <= MAX_SHORT_STRING:
-        return value  # as nearly all are
     try:
         size = len(value.encode())
     except UnicodeEncodeError as error:

@@ -149,17 +149,16 @@ class Lifetime:
         self.sessions.ask()
 
     def _check_place(self) -> None:
-        if self._loop is None:
-            return
-        if os.getpid() != self._pid:  # first: a loop that was running when it was forked is none in the child
+        if self._loop is None or asyncio._get_running_loop() is self._loop:
+            return  # a loop that was running when the process was forked is not running in the child
+        if os.getpid() != self._pid:
             raise WrongEventLoop("the backend belongs to the process that opened it; open another one after the fork")
-        if asyncio._get_running_loop() is not self._loop:
-            if self._loop.is_closed():
-                raise WrongEventLoop("the event loop that the backend was opened in is closed; open another backend")
-            raise WrongEventLoop(
-                "the backend belongs to the event loop and thread that opened it; open one in each, or hand the call "
-                "over with asyncio.run_coroutine_threadsafe"
-            )
+        if self._loop.is_closed():
+            raise WrongEventLoop("the event loop that the backend was opened in is closed; open another backend")
+        raise WrongEventLoop(
+            "the backend belongs to the event loop and thread that opened it; open one in each, or hand the call "
+            "over with asyncio.run_coroutine_threadsafe"
+        )
 
     async def open(self) -> None:
         """Start, and return when the first session can be used. Opening twice is no error."""

@@ -63,12 +63,13 @@ class ResultMeta:
 
         ``extra`` goes into the fields of its names, and into ``extra`` where there are none.
         """
+        children = getattr(request, "children", None)
         meta = cls(
             task_id,
             status,
             _plain(result),
             traceback,
-            [_plain(child) for child in getattr(request, "children", None) or ()],
+            [_plain(child) for child in children] if children else [],
             datetime.now(UTC) if status in states.READY_STATES else None,
             getattr(request, "group", None),
             getattr(request, "parent_id", None),

@@ -282,7 +282,7 @@ class Waiters:
             entry.document = document
             for listener in entry.listeners():
                 listener.on_report(meta)
-        if counts and meta.is_ready:
+        if self._observers and counts and meta.is_ready:
             for observer in tuple(self._observers):
                 observer.on_report(meta)
         return counts

@@ -91,7 +91,7 @@ class ReplyQueue:
 
     def rkey(self, task_id: str) -> str:
         """Return the task id: a task has no address of its own here."""
-        return checks.short_string("a task id", checks.task_id(task_id))
+        return checks.short_task_id(task_id)
 
     def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
         """Return the address and the correlation id that the caller put into the task message.

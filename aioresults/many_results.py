@@ -113,6 +113,16 @@ class Collector:
             await self._wake.wait()
         return self._arrived.popleft()
 
+    async def all(self) -> None:
+        """Return when everything is there, and take it; raises what ends the wait before."""
+        while self._pending:
+            if self._error is not None:
+                raise self._error
+            self._wake.clear()
+            await self._wake.wait()
+        self._arrived.clear()
+        self.take(self._asked)
+
     def take(self, task_ids: Iterable[str]) -> None:
         """Take the results of these tasks: their caller has them."""
         for task_id in task_ids:
@@ -203,8 +213,7 @@ class ManyResults:
 
     def known(self) -> dict[str, ResultMeta]:
         """Return the results that were taken in this process, in the order asked."""
-        known = {task_id: self._waiters.ready(task_id) for task_id in self._task_ids}
-        return {task_id: meta for task_id, meta in known.items() if meta is not None}
+        return {task_id: meta for task_id in self._task_ids if (meta := self._waiters.ready(task_id)) is not None}
 
     def collector(self, done: dict[str, ResultMeta]) -> Collector:
         """Return a wait for those that are not in ``done``; it adds them there."""
@@ -218,12 +227,10 @@ class ManyResults:
         else:
             with self.collector(done) as collector:
                 try:
-                    while await collector.next() is not None:
-                        pass
+                    await collector.all()
                 except ResultTimeout as timed_out:
                     collector.take(timed_out.done)
                     raise
-                collector.take(done)
         return {task_id: done[task_id] for task_id in self._task_ids}
 
     async def look(self, done: dict[str, ResultMeta]) -> None:

@@ -91,17 +91,14 @@ class _Entry:
             self._listeners = {self._listeners: None}
         self._listeners[listener] = None
 
-    def discard(self, listener: Listener) -> bool:
-        """Remove a listener; return whether it was the last one."""
-        if isinstance(self._listeners, dict):
-            self._listeners.pop(listener)
-            return not self._listeners
-        return True
-
-    def __contains__(self, listener: Listener) -> bool:
-        if isinstance(self._listeners, dict):
-            return listener in self._listeners
-        return listener is self._listeners
+    def discard(self, listener: Listener) -> bool | None:
+        """Remove a listener; return whether it was the last one, None when it is not here."""
+        if listener is self._listeners:
+            return True
+        if not isinstance(self._listeners, dict) or listener not in self._listeners:
+            return None
+        del self._listeners[listener]
+        return not self._listeners
 
     def listeners(self) -> tuple[Listener, ...]:
         """Return those who wait now, in the order they came."""
@@ -227,9 +224,10 @@ class Waiters:
     def take(self, task_id: str, listener: Listener) -> None:
         """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
         entry = self._entries.get(task_id)
-        if entry is not None and listener in entry:
+        if entry is not None and (last := entry.discard(listener)) is not None:
             entry.taken = True
-            self._remove(task_id, entry, listener)
+            if last:
+                self._end(task_id, entry)
 
     def taken(self, meta: ResultMeta) -> None:
         """Have what the broker holds of a task removed: a caller without a wait has its ready report."""
@@ -240,12 +238,10 @@ class Waiters:
     def leave(self, task_id: str, listener: Listener) -> None:
         """End a wait that took nothing: cancelled, timed out, failed. Leaving twice, or after ``take``, is no error."""
         entry = self._entries.get(task_id)
-        if entry is not None and listener in entry:
-            self._remove(task_id, entry, listener)
+        if entry is not None and entry.discard(listener):
+            self._end(task_id, entry)
 
-    def _remove(self, task_id: str, entry: _Entry, listener: Listener) -> None:
-        if not entry.discard(listener):
-            return
+    def _end(self, task_id: str, entry: _Entry) -> None:
         del self._entries[task_id]
         latest = entry.latest
         if self.history is not None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
 
 import kombu.pools
 import pytest
@@ -46,19 +47,28 @@ async def backend(layout: Layout, amqp_url: str) -> AsyncIterator[AMQPBackend]:
         yield backend
 
 
+class Workers(dict[str, Worker]):
+    """One worker for each of ``SETUPS``, started when it is first asked for; what is sent to it waits until it runs."""
+
+    def __init__(self, broker_url: str, folder: Path) -> None:
+        super().__init__()
+        self._broker_url = broker_url
+        self._folder = folder
+
+    def __missing__(self, name: str) -> Worker:
+        worker = self[name] = Worker(SETUPS[name], self._broker_url, self._folder)
+        return worker
+
+
 @pytest.fixture(scope="package")
-def workers(amqp_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Worker]]:
-    """One worker for each of ``SETUPS``; they start at the same time, and what is sent to them waits until they run."""
-    folder = tmp_path_factory.mktemp("workers")
-    running: dict[str, Worker] = {}
+def workers(amqp_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    workers = Workers(amqp_url, tmp_path_factory.mktemp("workers"))
     try:
-        for name, setup in SETUPS.items():
-            running[name] = Worker(setup, amqp_url, folder)
-        yield running
+        yield workers
     finally:
-        for worker in running.values():
+        for worker in workers.values():
             worker.kill()
-        clean_up(amqp_url, running.values())
+        clean_up(amqp_url, workers.values())
 
 
 def clean_up(amqp_url: str, workers: Iterable[Worker]) -> None:

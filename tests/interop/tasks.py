@@ -9,11 +9,15 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import threading
 import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+from celery import chord, group
+from celery.result import GroupResult
 
 from tests.interop.client import make_app
 from tests.interop.errors import AppError, CodeError, KwOnlyError, Outer
@@ -123,3 +127,37 @@ def total(values: list[int]) -> int:
 @app.task(bind=True)
 def replaced(self: Any) -> None:
     raise self.replace(add.s(1, 1))
+
+
+@app.task
+def bridges() -> tuple[int, int]:
+    """This process, and how many threads of it are a bridge of this package."""
+    return os.getpid(), sum(thread.name == "aioresults" for thread in threading.enumerate())
+
+
+@app.task
+def refused_chord() -> str:
+    try:
+        chord([add.s(1, 1), add.s(2, 2)])(total.s())
+    except NotImplementedError as error:
+        return str(error)
+    return "not refused"
+
+
+@app.task(bind=True)
+def saved_group(self: Any) -> list[str]:
+    """Send a group and save it; its id, and those of its members."""
+    result = group(add.s(number, 1) for number in range(3)).apply_async(reply_to=self.request.reply_to)
+    result.save()
+    return [result.id, *(member.id for member in result.results)]
+
+
+@app.task
+def members_of(group_id: str) -> list[str] | None:
+    restored = GroupResult.restore(group_id, app=app)
+    return restored and [member.id for member in restored.results]
+
+
+@app.task
+def states_of(task_id: str) -> str:
+    return str(app.AsyncResult(task_id).state)

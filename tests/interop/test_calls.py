@@ -52,9 +52,9 @@ async def calling(worker: Worker) -> AsyncIterator[Caller]:
         yield caller
 
 
-@pytest.fixture(params=["rpc", "rpc-prefork", "json"])
+@pytest.fixture(params=["rpc", "rpc-prefork", "json", "plug-in"])
 async def caller(request: pytest.FixtureRequest, workers: dict[str, Worker]) -> AsyncIterator[Caller]:
-    """For workers on ``rpc://``, solo and prefork, and one with celery-amqp-backend."""
+    """For workers on ``rpc://``, solo and prefork, with celery-amqp-backend, and with this package's plug-in."""
     async for caller in calling(workers[request.param]):
         yield caller
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from celery import Celery
+
 from aioresults import AMQPBackend, QueuePerTask, ReplyQueue, Serializers
 from aioresults.contrib.celery import CeleryClient as OurClient
 from aioresults.contrib.rabbitmq import Process
@@ -35,6 +37,7 @@ class Setup:
     pool: tuple[str, ...] = ("solo",)
 
 
+PLUG_IN = "aioresults.contrib.celery:ResultBackend://"
 SETUPS = {
     "json": Setup({"task_track_started": True}),
     "msgpack": Setup({"result_serializer": "msgpack", "result_expires": None}, {"expires": None}),
@@ -59,6 +62,9 @@ SETUPS = {
         routing=ReplyQueue,
         pool=("prefork", "-c", "2"),
     ),
+    "plug-in": Setup({"task_track_started": True}, {}, PLUG_IN, ReplyQueue, ("prefork", "-c", "2")),
+    "plug-in-threads": Setup({}, {}, PLUG_IN, ReplyQueue, ("threads", "-c", "4")),
+    "plug-in-per-task": Setup({}, {}, "tests.interop.plug_ins:PerTask://", QueuePerTask, ("prefork", "-c", "1")),
 }
 #: Setups whose workers run one task at a time.
 SOLO = [name for name, setup in SETUPS.items() if setup.pool == ("solo",)]
@@ -111,10 +117,15 @@ class Worker:
         options = {"serializers": known_errors(), "routing": self._setup.routing(), **self._setup.ours, **options}
         return AMQPBackend(self._broker_url, **options)
 
+    def app(self) -> Celery:
+        """An app with the worker's settings."""
+        return make_app(self._broker_url, **self.settings)
+
     def caller(self) -> OurClient:
         """This package's client, with the settings of the worker's app."""
-        app = make_app(self._broker_url, **self.settings)
-        return OurClient.from_app(app, AMQPBackend.from_app(app, serializers=known_errors(), **self._setup.ours))
+        app = self.app()
+        options = {"serializers": known_errors(), "routing": self._setup.routing(), **self._setup.ours}
+        return OurClient.from_app(app, AMQPBackend.from_app(app, **options))
 
     async def send(self, client: CeleryClient, task: str, *args: Any, **options: Any) -> str:
         """Send a task and return its id; the worker need not have started yet."""

@@ -55,6 +55,8 @@ LAYERS = (
 )
 AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}
 AMQP_SEAM = "aioresults.transport.amqp"  # a module, or a package of that name
+CELERY = {"billiard", "celery", "kombu"}
+CELERY_SEAM = "aioresults.contrib.celery.result_backend"  # calling Celery's workers needs no Celery
 DEPENDENCIES = {"aio_pika", "aiormq", "anyio", "msgpack"}
 #: Extras, and what the standard library has only since 3.14 (`compression`): imported when they are wanted.
 OPTIONAL = {"serialization": {"backports", "compression", "msgspec", "pydantic", "yaml"}}
@@ -150,6 +152,8 @@ def foreign_imports(module: Module) -> Iterator[str]:
     )
     for target, line in module.imports:
         top = target.partition(".")[0]
+        if top in CELERY and module.part == "contrib" and module.name != CELERY_SEAM:
+            yield f"{module.path}:{line}: only {CELERY_SEAM} may import {top}"
         if top in AMQP_LIBRARIES and not is_seam(module.name) and module.part != "contrib":
             yield f"{module.path}:{line}: only {AMQP_SEAM} may import {top}"
         elif top not in allowed and module.part != "contrib":
@@ -193,7 +197,8 @@ GOOD = {
     "__init__.py": '"""The package."""\nfrom aioresults.backend import Backend as Backend\n',
     "backend.py": '"""Top."""\nimport anyio\nfrom aioresults import errors\nfrom .transport.base import Port\n',
     "async_result.py": '"""Handle."""\nfrom aioresults.backend import Backend\n',
-    "contrib/celery.py": '"""Adapter."""\nimport celery, aio_pika\nfrom aioresults import Backend\n',
+    "contrib/celery/__init__.py": '"""Adapter."""\n',
+    "contrib/celery/result_backend.py": '"""Adapter."""\nimport celery, aio_pika\nfrom aioresults import Backend\n',
     "transport/__init__.py": '"""Ports."""\nfrom aioresults.transport.base import Port\n',
     "transport/base.py": '"""Port."""\nfrom ..errors import Error\n',
     "transport/amqp.py": '"""AMQP."""\nimport aio_pika\nfrom aiormq.abc import AbstractChannel\n',
@@ -224,6 +229,7 @@ _FIFTY = "\n    x = 1" * 50
         ("transport/base.py", '"""P."""\nimport yaml', "imports yaml, which is not a dependency"),
         ("serialization/__init__.py", '"""C."""\nimport yarl', "imports yarl, which is not a dependency"),
         ("backend.py", '"""T."""\nimport aioresults.async_result', "a cycle: "),
+        ("contrib/celery/client.py", '"""C."""\nimport kombu', "result_backend may import kombu"),
         ("helpers.py", '"""H."""', "`helpers` has no layer"),
         ("errors.py", "x = 1", "no docstring"),
         ("errors.py", '"""V."""' + "\n" * 401, "lines; 400 are enough"),

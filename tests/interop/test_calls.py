@@ -213,7 +213,7 @@ async def test_hard_time_limit_reports_twice(prefork: Caller) -> None:
     # STARTED twice, SUCCESS, and the same FAILURE two times: nobody minds, and nothing is kept of the second.
     assert int(backend.stats()["received"]) - int(before) >= 5
     assert backend.stats()["unclaimed"] == 0
-    assert await result.get(timeout=1, propagate=False) == raised.value
+    assert str(await result.get(timeout=1, propagate=False)) == str(raised.value)
 
 
 async def test_many(caller: Caller) -> None:

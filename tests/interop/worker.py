@@ -51,11 +51,7 @@ SETUPS = {
         {"persistent": False, "exchange": "celeryresults-transient", "expires": 60},
     ),
     "celery-4": Setup(result_backend=LAYOUTS["celery-4"].result_backend, routing=QueuePerTask.celery),
-    # A solo worker that prefetches a few stands still at times, for ten seconds: it acknowledges in the next turn of a
-    # loop that does not turn before something arrives (kombu 5.7), and nothing does before it acknowledges.
-    "rpc": Setup(
-        {"task_track_started": True, "worker_prefetch_multiplier": 0}, result_backend="rpc://", routing=ReplyQueue
-    ),
+    "rpc": Setup({"task_track_started": True}, result_backend="rpc://", routing=ReplyQueue),
     "rpc-prefork": Setup(
         {"task_track_started": True, "worker_proc_alive_timeout": 60},
         result_backend="rpc://",
@@ -84,6 +80,9 @@ class Worker:
             "result_backend": setup.result_backend,
             "task_default_queue": f"aioresults.interop.{self._log.stem}",
             "broker_connection_retry_on_startup": True,
+            # A solo worker that prefetches a few stands still at times, for ten seconds: it acknowledges in the next turn
+            # of a loop that does not turn before something arrives (kombu 5.7), and nothing does before.
+            "worker_prefetch_multiplier": 0 if self.is_solo else 4,
             **setup.celery,
         }
         self.start()

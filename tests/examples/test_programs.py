@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -70,29 +72,52 @@ async def test_worker(amqp_url: str, tmp_path: Path) -> None:
         worker.stop()
 
 
-async def test_fastapi_service(broker_url: str, tmp_path: Path) -> None:
+@asynccontextmanager
+async def serving(program: str, url: str, folder: Path) -> AsyncIterator[httpx.Client]:
+    """Serve `app` of a program; a client of it, once it answers."""
     [port] = free_ports(1)
-    command = [sys.executable, "-W", "error", "-m", "uvicorn", "fastapi_service:app", "--port", str(port)]
-    env = os.environ | {"AMQP_URL": broker_url, "PYTHONPATH": str(EXAMPLES)}
-    server = Process(command, log=tmp_path / "log", env=env)
+    command = [sys.executable, "-W", "error", "-m", "uvicorn", f"{program}:app", "--port", str(port)]
+    env = os.environ | {"AMQP_URL": url, "PYTHONPATH": str(EXAMPLES)}
+    server = Process(command, log=folder / "log", env=env)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
 
-            def healthy() -> bool:
+            def answers() -> bool:
                 try:
-                    return client.get("/health").status_code == 200
+                    return client.get("/openapi.json").status_code == 200
                 except httpx.TransportError:
-                    assert server.running, (tmp_path / "log").read_text()
+                    assert server.running, (folder / "log").read_text()
                     return False
 
-            await eventually(healthy, within=30)
-            assert client.post("/words", params={"text": "one two three"}).json() == {"words": 3}
-            accepted = client.post("/words", params={"text": "one two", "patience": 0})
-            assert accepted.status_code == 202
-            with connect_sse(client, "GET", f"{accepted.json()['status_url']}/events") as events:
-                assert [event.json() for event in events.iter_sse()][-1]["result"] == {"words": 2}
-            assert client.get(accepted.headers["location"]).json()["result"] == {"words": 2}
-            assert client.get("/openapi.json").status_code == 200
+            await eventually(answers, within=30)
+            yield client
     finally:
         server.stop()
-    assert "Application shutdown complete" in (tmp_path / "log").read_text()
+    assert "Application shutdown complete" in (folder / "log").read_text()
+
+
+async def test_fastapi_service(broker_url: str, tmp_path: Path) -> None:
+    async with serving("fastapi_service", broker_url, tmp_path) as client:
+        assert client.get("/health").status_code == 200
+        assert client.post("/words", params={"text": "one two three"}).json() == {"words": 3}
+        accepted = client.post("/words", params={"text": "one two", "patience": 0})
+        assert accepted.status_code == 202
+        with connect_sse(client, "GET", f"{accepted.json()['status_url']}/events") as events:
+            assert [event.json() for event in events.iter_sse()][-1]["result"] == {"words": 2}
+        assert client.get(accepted.headers["location"]).json()["result"] == {"words": 2}
+
+
+async def test_celery_service(amqp_url: str, tmp_path: Path) -> None:
+    options = ["-P", "solo", "--without-mingle", "--loglevel=INFO"]
+    command = [sys.executable, "-m", "celery", "-A", "celery_project", "worker", *options]
+    env = os.environ | {"AMQP_URL": amqp_url, "PYTHONPATH": str(EXAMPLES)}
+    worker = Process(command, log=tmp_path / "worker", env=env)
+    try:
+        await eventually(lambda: "ready." in (tmp_path / "worker").read_text(), within=30)
+        async with serving("celery_service", amqp_url, tmp_path) as client:
+            assert client.post("/words", params={"text": "one two three"}).json() == {"words": 3}
+            refused = client.post("/words", params={"text": " "})
+            assert (refused.status_code, refused.json()["detail"]) == (422, "there are no words in it")
+            assert client.post("/longest", json=["a", "b c d", "e f"]).json() == {"longest": "b c d"}
+    finally:
+        worker.stop()

@@ -80,8 +80,8 @@ class Worker:
             "result_backend": setup.result_backend,
             "task_default_queue": f"aioresults.interop.{self._log.stem}",
             "broker_connection_retry_on_startup": True,
-            # A solo worker that prefetches a few stands still at times, for ten seconds: it acknowledges in the next turn
-            # of a loop that does not turn before something arrives (kombu 5.7), and nothing does before.
+            # A solo worker that prefetches a few stands still at times, for ten seconds: it acknowledges in the next
+            # turn of a loop that does not turn before something arrives (kombu 5.7), and nothing does before.
             "worker_prefetch_multiplier": 0 if self.is_solo else 4,
             **setup.celery,
         }

@@ -13,6 +13,7 @@ import pytest
 from aioresults import AMQPBackend
 from tests.interop.client import CeleryClient, make_app
 from tests.interop.layouts import EXPIRES, LAYOUTS, Layout
+from tests.interop.plug_ins import STREAM
 from tests.interop.worker import SETUPS, Worker
 
 
@@ -74,6 +75,8 @@ def workers(amqp_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def clean_up(amqp_url: str, workers: Iterable[Worker]) -> None:
     """Delete what the workers declared and the broker would keep; it may be a broker that outlives the tests."""
     with make_app(amqp_url).connection_for_write() as connection:
+        with connection.channel() as channel:
+            channel.queue_delete(STREAM.name)
         for worker in workers:
             with connection.channel() as channel:
                 channel.queue_delete(worker.settings["task_default_queue"])

@@ -5,10 +5,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from aioresults import QueuePerTask
+from aioresults import QueuePerTask, ResultStream
 from aioresults.contrib.celery import ResultBackend
 from aioresults.routing import Routing
 
 
 class PerTask(ResultBackend):
     routing: ClassVar[Routing] = QueuePerTask()
+
+
+STREAM = ResultStream("aioresults.interop")
+
+
+class Stream(ResultBackend):
+    routing: ClassVar[Routing] = STREAM

@@ -34,6 +34,13 @@ async def per_task(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
         yield caller
 
 
+@pytest.fixture
+async def stream(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
+    """One stream, that everybody reads."""
+    async for caller in calling(workers["plug-in-stream"]):
+        yield caller
+
+
 async def test_one_bridge_for_each_process(prefork: Caller, threads: Caller) -> None:
     for caller, processes in ((prefork, 2), (threads, 1)):
         seen = await asyncio.gather(*(caller.bridges() for _ in range(50)))
@@ -63,6 +70,21 @@ async def test_processes_forked_beside_a_bridge(prefork: Caller) -> None:
     await prefork.client.control("pool_shrink", n=1, destination=prefork.worker.name, timeout=TIMEOUT)
 
 
+async def test_a_stream_that_everybody_reads(stream: Caller) -> None:
+    values = await stream.client.group(stream.add.s(number, 1) for number in range(100)).call(TIMEOUT)
+    assert values == list(range(1, 101))
+    reporting = await stream.report.send(2)
+    assert [meta.status async for meta in reporting.updates(TIMEOUT)][-1] == "SUCCESS"
+    doomed = stream.echo.s("never").freeze()
+    await stream.client.revoke(doomed.result.id, destination=stream.worker.name, timeout=TIMEOUT)
+    await doomed.send()
+
+    async with stream.worker.caller() as late:  # it was not there, and reads all of it
+        assert await late.backend.wait_for(reporting.id, timeout=TIMEOUT) == "reported"
+        with pytest.raises(TaskRevoked):
+            await late.backend.wait_for(doomed.result.id, timeout=TIMEOUT)
+
+
 async def test_workers_look_where_they_store(per_task: Caller) -> None:
     waiting = await per_task.add.send(1, 1)
     assert await per_task.states_of(str(uuid.uuid4())) == "PENDING"
@@ -71,8 +93,8 @@ async def test_workers_look_where_they_store(per_task: Caller) -> None:
     assert await waiting.get(TIMEOUT) == 2
 
 
-async def test_groups_are_saved_by_either_side(prefork: Caller, per_task: Caller) -> None:
-    for caller in (prefork, per_task):
+async def test_groups_are_saved_by_either_side(prefork: Caller, per_task: Caller, stream: Caller) -> None:
+    for caller in (prefork, per_task, stream):
         backend = caller.client.backend
         group_id, *members = await caller.saved_group()
 

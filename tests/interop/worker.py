@@ -21,6 +21,7 @@ from aioresults.routing import Routing
 from tests.interop.client import CeleryClient, make_app
 from tests.interop.errors import AppError, CodeError, Outer
 from tests.interop.layouts import LAYOUTS
+from tests.interop.plug_ins import STREAM
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +62,7 @@ SETUPS = {
     "plug-in": Setup({"task_track_started": True}, {}, PLUG_IN, ReplyQueue, ("prefork", "-c", "2")),
     "plug-in-threads": Setup({}, {}, PLUG_IN, ReplyQueue, ("threads", "-c", "4")),
     "plug-in-per-task": Setup({}, {}, "tests.interop.plug_ins:PerTask://", QueuePerTask, ("prefork", "-c", "1")),
+    "plug-in-stream": Setup({}, {}, "tests.interop.plug_ins:Stream://", lambda: STREAM, ("prefork", "-c", "2")),
 }
 #: Setups whose workers run one task at a time.
 SOLO = [name for name, setup in SETUPS.items() if setup.pool == ("solo",)]

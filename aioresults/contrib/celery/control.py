@@ -100,9 +100,9 @@ class Control:
             queue_arguments={"x-queue-type": "classic", "x-expires": REPLIES_EXPIRE * 1000},
         )(channel)
         answers = Answers(ticket, limit)
+        consumer = Consumer(channel, queue, on_message=answers.receive, no_ack=True, auto_declare=False)
         try:
             await queue.declare()
-            consumer = Consumer(channel, queue, on_message=answers.receive, no_ack=True, auto_declare=False)
             await consumer.consume()
             command |= {"ticket": ticket, "reply_to": {"exchange": self._replies.name, "routing_key": ticket}}
             if await self._publish(channel, command, time.time() + timeout):
@@ -112,6 +112,7 @@ class Control:
         finally:
             # What a lost connection leaves behind expires.
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(AioResultsError):
+                await consumer.cancel()  # first, or the broker does, and aiormq warns of it
                 await queue.delete()
         return answers.by_node
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Final, TypeGuard, TypeVar
@@ -13,6 +13,8 @@ F = TypeVar("F", bound=Callable[..., Any] | None)
 
 #: RabbitMQ holds ``x-expires`` in milliseconds, below 2**32.
 MAX_EXPIRES: Final = (2**32 - 1) // 1000
+#: An int may be larger than any float.
+_LARGEST: Final = sys.float_info.max
 #: AMQP 0-9-1 short strings, among them queue names, routing keys and correlation ids, hold this many bytes.
 MAX_SHORT_STRING: Final = 255
 
@@ -53,12 +55,12 @@ def timeout(value: object) -> float | None:
         return None
     if not _is_number(value) or not value >= 0:
         raise ConfigurationError(f"timeout must be a number of seconds, 0 or more, or None, not {value!r}")
-    return None if value == math.inf else float(value)
+    return None if value > _LARGEST else float(value)
 
 
 def seconds(name: str, value: object) -> float:
     """Accept a finite, positive number of seconds."""
-    if not _is_number(value) or not 0 < value < math.inf:
+    if not _is_number(value) or not 0 < value <= _LARGEST:
         raise ConfigurationError(f"{name} must be a finite number of seconds above 0, not {value!r}")
     return float(value)
 
@@ -77,7 +79,7 @@ def expires(value: object) -> float | None:
 
 def delay(name: str, value: object) -> float:
     """Accept a finite number of seconds, 0 or more."""
-    if not _is_number(value) or not 0 <= value < math.inf:
+    if not _is_number(value) or not 0 <= value <= _LARGEST:
         raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
     return float(value)
 

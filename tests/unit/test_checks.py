@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -59,7 +60,9 @@ class TestShortString:
 
 
 class TestTimeout:
-    @pytest.mark.parametrize(("value", "accepted"), [(None, None), (0, 0.0), (0.5, 0.5), (3, 3.0), (math.inf, None)])
+    @pytest.mark.parametrize(
+        ("value", "accepted"), [(None, None), (0, 0.0), (0.5, 0.5), (3, 3.0), (math.inf, None), (10**400, None)]
+    )
     def test_is_seconds_or_none(self, value: float | None, accepted: float | None) -> None:
         found = checks.timeout(value)
         assert found == accepted
@@ -78,11 +81,22 @@ class TestTimeout:
 class TestSeconds:
     @given(ANYTHING)
     def test_are_finite_and_positive(self, value: Any) -> None:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
-            assert checks.seconds("a limit", value) == value
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
+            assert checks.seconds("a limit", value) == float(value)
         else:
             with pytest.raises(ConfigurationError, match="a limit"):
                 checks.seconds("a limit", value)
+
+
+class TestDelay:
+    @pytest.mark.parametrize("value", [0, 0.5, 3])
+    def test_is_seconds(self, value: float) -> None:
+        assert checks.delay("a delay", value) == value
+
+    @pytest.mark.parametrize("value", [None, -1, math.nan, math.inf, 10**400, True, "1"])
+    def test_and_nothing_else(self, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match="a delay"):
+            checks.delay("a delay", value)
 
 
 class TestCount:

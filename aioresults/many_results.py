@@ -115,11 +115,11 @@ class Collector:
 
     async def all(self) -> None:
         """Return when everything is there, and take it; raises what ends the wait before."""
-        while self._pending:
-            if self._error is not None:
-                raise self._error
+        while self._pending and self._error is None:
             self._wake.clear()
             await self._wake.wait()
+        if self._error is not None:  # also when it came with the last report
+            raise self._error
         self._arrived.clear()
         self.take(self._asked)
 

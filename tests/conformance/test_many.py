@@ -312,6 +312,20 @@ class TestOnMessage:
         await store(task_id, "result")
         assert await good == "result"
 
+    @where(returns=True)
+    async def test_one_that_raises_at_the_last_report_takes_nothing(self, caller: AMQPBackend, store: Store) -> None:
+        [task_id] = ids(1)
+
+        def explode(meta: ResultMeta) -> None:
+            raise ZeroDivisionError(meta.task_id)
+
+        bad = asyncio.create_task(awaited(caller, [task_id], on_message=explode))
+        await waiting_for(caller, 1)
+        await store(task_id, "result")
+        with pytest.raises(ZeroDivisionError, match=task_id):
+            await bad
+        assert await caller.wait_for(task_id, timeout=5) == "result"
+
     async def test_it_may_be_iterated_too(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
         seen: list[str] = []

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo web test check bench clean
 .SILENT:
 
 help: ## what there is
@@ -13,8 +13,12 @@ help: ## what there is
 demo: $(READY) ## work done in one process, awaited in another: make demo FOLDER=/path, AMQP_URL=amqp://... for a broker of yours
 	$(BIN)/python -m examples.demo $(if $(FOLDER),"$(FOLDER)") $(ARGS)
 
+web: $(READY) ## the example service and its page, at http://127.0.0.1:8000/: make web PORT=8080, AMQP_URL=memory://web for no broker
+	$(BIN)/python -m examples.fastapi_app
+
 test: $(READY) ## the test suite, on a private RabbitMQ node or on AIORESULTS_TEST_URL: make test ARGS="-k name"
 	.ci/setup rabbitmq
+	.ci/setup chromium
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(READY) ## lint, formatting, types, layers

@@ -196,6 +196,11 @@ class AMQPBackend(Extension, Storing, Grouping):
         await self.close()
 
     @property
+    def routing(self) -> Routing:
+        """Where results go, with the options of this backend filled in."""
+        return self._routing
+
+    @property
     def reply_to(self) -> str | None:
         """The address to put into a task message; None when the routing needs none.
 

@@ -2,10 +2,11 @@
 
 What is answered for a task of which there is no report depends on what its routing can know:
 
-| routing          | no report yet, or never a task | forgotten | evicted | taken in another process |
-|------------------|--------------------------------|-----------|---------|--------------------------|
-| `QueuePerTask`   | PENDING                        | PENDING   |         | PENDING                  |
-| `ReplyQueue`     | PENDING                        | PENDING   | 410     |                          |
+| routing        | no report yet, or never a task | forgotten | had to make room            | taken elsewhere |
+|----------------|--------------------------------|-----------|-----------------------------|-----------------|
+| `QueuePerTask` | PENDING                        | PENDING   |                             | PENDING         |
+| `ReplyQueue`   | PENDING                        | PENDING   | PENDING; waiting for it 410 |                 |
+| `ResultStream` | 404                            | 404       |                             | its result      |
 
 An id that the routing cannot hold (too long, say) is unknown to all of them: 404.
 """
@@ -26,7 +27,7 @@ from aioresults.contrib.fastapi.dependencies import CurrentSettings, Results, Se
 from aioresults.contrib.fastapi.errors import ERRORS, answer, http_error
 from aioresults.contrib.fastapi.models import ErrorResponse, Health, Problem, TaskStatus
 from aioresults.contrib.fastapi.until import until
-from aioresults.contrib.fastapi.waiting import STATUS_ROUTE
+from aioresults.contrib.fastapi.waiting import STATUS_ROUTE, is_unknown
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 health_router = APIRouter(tags=["health"])
@@ -106,11 +107,13 @@ async def _cancel_when_gone(websocket: WebSocket, scope: anyio.CancelScope) -> N
 
 
 async def _look(results: AMQPBackend, task_id: str, settings: Settings) -> TaskStatus:
-    """Return the latest report; 404 for what cannot be the id of a task."""
+    """Return the latest report; 404 for an id that no task has, as far as the routing can know."""
     try:
         meta = await results.get_task_meta(task_id)
     except ConfigurationError as error:
         raise answer(404, error, task_id) from None
+    if is_unknown(results, meta):
+        raise answer(404, LookupError("there is no report of such a task"), task_id)
     return TaskStatus.of(meta, traceback=settings.tracebacks)
 
 

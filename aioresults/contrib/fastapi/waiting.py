@@ -9,7 +9,17 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.routing import NoMatchFound
 
-from aioresults import AioResultsError, AMQPBackend, ConfigurationError, RemoteError, ResultTimeout, TaskRevoked
+from aioresults import (
+    AioResultsError,
+    AMQPBackend,
+    ConfigurationError,
+    RemoteError,
+    ResultMeta,
+    ResultStream,
+    ResultTimeout,
+    TaskRevoked,
+    states,
+)
 from aioresults.contrib.fastapi.dependencies import get_settings
 from aioresults.contrib.fastapi.errors import answer
 from aioresults.contrib.fastapi.models import Accepted
@@ -37,12 +47,15 @@ async def wait_or_202(
         ConfigurationError: ``router`` is not included, or the id cannot be part of a URL.
         AioResultsError: any other of ``wait_for``; `Results` makes an answer of it.
 
-    Cancelled, or after a 202, the result is there for whoever asks next.
+    With a `ResultStream`, where an unknown id is a 404, a task of which there is no report yet is announced to all
+    processes (RECEIVED) before the 202. Cancelled, or after a 202, the result is there for whoever asks next.
     """
     url = status_url(request, task_id)
     try:
         return await results.wait_for(task_id, timeout)
     except ResultTimeout:
+        if is_unknown(results, await results.get_task_meta(task_id)):
+            await results.store_result(task_id, None, states.RECEIVED)
         accepted = Accepted(task_id=task_id, status_url=url)
         headers = {"Location": url, "Retry-After": str(retry_after)}
         return JSONResponse(accepted.model_dump(), 202, headers=headers)
@@ -51,6 +64,11 @@ async def wait_or_202(
             raise
         settings = await get_settings(request)
         raise answer(502, error, task_id, traceback=settings.tracebacks) from error
+
+
+def is_unknown(results: AMQPBackend, meta: ResultMeta) -> bool:
+    """Whether there is no task of this id, as far as the routing can know: a `ResultStream` sees every report."""
+    return meta.status == states.PENDING and isinstance(results.routing, ResultStream)
 
 
 def status_url(request: Request, task_id: str) -> str:

@@ -1,0 +1,188 @@
+"""The example service, driven through its page in a browser. Screenshots end in `build/screenshots`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.async_api import FileChooser, Page, async_playwright, expect
+
+from aioresults.contrib.rabbitmq import Process, free_ports
+from tests.eventually import eventually
+
+CHECKOUT = Path(__file__).parents[2]
+SCREENSHOTS = CHECKOUT / "build" / "screenshots"
+TOO_LARGE = "Request Entity Too Large"
+POEM = "the sea, the sea and the long grey shore\n" * 400
+
+
+@contextmanager
+def running(command: list[str], log: Path, **env: str) -> Iterator[Process]:
+    process = Process([sys.executable, *command], log=log, env=os.environ | {"PYTHONPATH": str(CHECKOUT)} | env)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+async def healthy(url: str, server: Process, log: Path) -> None:
+    async def answers() -> bool:
+        assert server.running, log.read_text()
+        try:
+            async with httpx.AsyncClient() as client:
+                return (await client.get(f"{url}/health")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await eventually(answers, within=40)
+
+
+@pytest.fixture
+async def url(broker_url: str, tmp_path: Path) -> AsyncIterator[str]:
+    """`make web`, on a broker inside the process, and on RabbitMQ with a worker process."""
+    [port] = free_ports(1)
+    log = tmp_path / "web.log"
+    with running(["-m", "examples.fastapi_app"], log, AMQP_URL=broker_url, PORT=str(port)) as server:
+        await healthy(f"http://127.0.0.1:{port}", server, log)
+        yield f"http://127.0.0.1:{port}"
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    path = shutil.which("chromium")
+    assert path is not None, "there is no chromium: .ci/setup chromium"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = await browser.new_page(viewport={"width": 1100, "height": 900})
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        yield page
+        await browser.close()
+        # The last is the file that was too large.
+        assert problems == [f"Failed to load resource: the server responded with a status of 413 ({TOO_LARGE})"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Six texts, and a file that is none."""
+    folder = tmp_path / "folder"
+    (folder / "deeper").mkdir(parents=True)
+    for number in range(1, 6):
+        (folder / f"poem {number}.txt").write_text(POEM * number)
+    (folder / "deeper" / "<b>empty.txt").touch()
+    (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
+
+
+async def screenshot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    await page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+async def test_the_page(url: str, page: Page, files: Path, broker_url: str) -> None:
+    where = broker_url.partition(":")[0]
+    choosers: asyncio.Queue[FileChooser] = asyncio.Queue()
+    page.on("filechooser", choosers.put_nowait)  # long before it is opened: only from then on it is caught
+    await page.goto(url)
+    await screenshot(page, f"{where}-1-empty")
+
+    # By keyboard: the first thing behind the heading chooses files.
+    await page.get_by_role("heading").click()  # or the focus may be outside the page, in the browser
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("button", name="Choose files")).to_be_focused()
+    await page.keyboard.press("Enter")
+    chooser = await asyncio.wait_for(choosers.get(), 30)
+    await chooser.set_files([files / "poem 1.txt", files / "picture.png"])
+    failing, task = page.locator(".task").nth(0), page.locator(".task").nth(1)
+
+    # Progress, live.
+    seen: set[str] = set()
+    async with asyncio.timeout(40):
+        while (state := await task.locator(".state").inner_text()) != "done":
+            seen.add(state)
+    assert len([each for each in seen if each.endswith(" %")]) > 3, seen
+    await expect(task.locator(".lines")).to_have_text("400")
+    await expect(task.locator(".words")).to_have_text("3,600")
+    await expect(task.locator(".common")).to_contain_text("shore 400")
+
+    # A failure.
+    await expect(failing).to_have_attribute("data-state", "failed")
+    await expect(failing.locator(".error")).to_have_text("this is not UTF-8 text: byte 0 is 0x89")
+
+    # A folder; and the page is loaded anew in the middle of it.
+    await page.locator("#folder").set_input_files(files)
+    await expect(page.locator(".task")).to_have_count(9)
+    await expect(page.locator(".task[data-state=working]").first).to_be_visible()
+    await screenshot(page, f"{where}-2-working")
+    await expect(page.locator(".task[data-state=queued] .state", has_text="sending")).to_have_count(0)
+    await page.reload()
+    await expect(page.locator(".task")).to_have_count(9)
+    await expect(page.locator("#summary")).to_have_text("9 files · 7 done · 2 failed", timeout=30_000)
+    await expect(page.locator(".name", has_text="<b>empty.txt")).to_have_text("folder/deeper/<b>empty.txt")
+    await page.reload()
+    await expect(page.locator("#summary")).to_have_text("9 files · 7 done · 2 failed")
+    await expect(failing.locator(".error")).to_be_visible()
+    await screenshot(page, f"{where}-3-done")
+
+    # On a phone.
+    await page.set_viewport_size({"width": 390, "height": 844})
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await screenshot(page, f"{where}-4-phone")
+    await page.emulate_media(color_scheme="dark")
+    await screenshot(page, f"{where}-5-phone-dark")
+
+    # By hand: dropped.
+    await page.get_by_role("button", name="Clear the list").click()
+    await expect(page.locator(".task")).to_have_count(0)
+    await page.evaluate(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File(["one two"], "dropped.txt"));
+            transfer.items.add(new File(["x".repeat(3 * 2 ** 20)], "large.txt"));
+            const drop = new DragEvent("drop", {dataTransfer: transfer, bubbles: true});
+            document.querySelector("#drop").dispatchEvent(drop);
+        }"""
+    )
+    await expect(page.locator("#summary")).to_have_text("2 files · 1 done · 1 failed")
+    await expect(page.locator(".error:visible")).to_have_text("this is larger than 2 MiB")
+
+
+async def test_any_of_several_server_processes_answers_for_any_task(amqp_url: str, tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    url, log = f"http://127.0.0.1:{port}", tmp_path / "log"
+    serve = ["-m", "uvicorn", "examples.fastapi_app.app:app", "--workers", "2", "--port", str(port)]
+    with (
+        running(["-m", "examples.fastapi_app.worker"], tmp_path / "worker.log", AMQP_URL=amqp_url),
+        running(serve, log, AMQP_URL=amqp_url) as server,
+    ):
+        await healthy(url, server, log)
+
+        async def send(text: str) -> str:
+            async with httpx.AsyncClient(base_url=url) as client:  # a connection of its own: any process may get it
+                return str((await client.post("/files", params={"name": text}, content=text)).json()["task_id"])
+
+        async def status(task_id: str) -> tuple[int, object]:
+            async with httpx.AsyncClient(base_url=url) as client:
+                answer = await client.get(f"/tasks/{task_id}")
+                return answer.status_code, answer.json().get("result")
+
+        ids = [await send(f"{number} words") for number in range(8)]
+
+        async def all_done() -> bool:
+            found = [await status(task_id) for task_id in ids]
+            return all(isinstance(result, dict) and result.get("words") == 2 for _, result in found)
+
+        await eventually(all_done, within=30)
+        answers = await asyncio.gather(*(status(task_id) for task_id in ids * 10))
+        assert [code for code, _ in answers] == [200] * len(answers)
+        assert (await status("no-such-task"))[0] == 404
+    assert log.read_text().count("Started server process") == 2

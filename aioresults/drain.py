@@ -29,6 +29,7 @@ from aioresults.errors import (
 )
 from aioresults.events import Dropped, Emit, log
 from aioresults.messaging import Consumer, Message, Queue, declaring
+from aioresults.repeats import Repeats
 from aioresults.results import ResultMeta
 from aioresults.sessions import Session
 from aioresults.waiters import Waiters
@@ -121,6 +122,8 @@ class Drain:
         self._opening = asyncio.Lock()
         self.received = 0
         self.undecodable = 0
+        self.repeated = 0
+        self._repeats = Repeats()
 
     def __len__(self) -> int:
         """How many queues are consumed."""
@@ -328,10 +331,14 @@ class Drain:
         except DecodeError as error:
             self._drop(message, subscription.task_id, error)
             return
+        if self._is_repeated(meta, message):
+            message.ack()
+            return
         counts = self._waiters.report(meta)
         if meta.task_id != subscription.task_id:
             subscription.set_aside(message)
         elif not meta.is_ready:
+            self._repeats.note(message.properties.message_id)
             message.ack()
         elif counts or subscription.message is None:
             # After a reconnect the report that counts comes again, and is to be settled again.
@@ -340,6 +347,12 @@ class Drain:
             subscription.message, subscription.meta = message, meta
         else:
             message.ack()
+
+    def _is_repeated(self, meta: ResultMeta, message: Message) -> bool:
+        """Whether it was passed on before; what is ready is settled when it is taken, and not remembered here."""
+        repeated = not meta.is_ready and message.properties.message_id in self._repeats
+        self.repeated += repeated
+        return repeated
 
     def _drop(self, message: Message, task_id: str, error: DecodeError) -> None:
         self.undecodable += 1

@@ -13,6 +13,7 @@ from typing import Any, Final
 from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError, NotFound
 from aioresults.events import Dropped, Emit, QueueLost, log
 from aioresults.messaging import Consumer, Message, Queue
+from aioresults.repeats import Repeats
 from aioresults.reports import Reports
 from aioresults.sessions import Session
 from aioresults.waiters import Waiters
@@ -54,6 +55,8 @@ class Inbox:
         self._ended: asyncio.Future[None] | None = None
         self.received = 0
         self.undecodable = 0
+        self.repeated = 0
+        self._repeats = Repeats()
 
     def __len__(self) -> int:
         """How many queues are consumed."""
@@ -125,6 +128,11 @@ class Inbox:
 
     def _receive(self, message: Message) -> None:
         self.received += 1
+        message_id = message.properties.message_id
+        if message_id in self._repeats:
+            self.repeated += 1
+            message.ack()
+            return
         try:
             for report, document in self._reports.read_all(message):
                 if isinstance(report, DecodeError):
@@ -135,6 +143,7 @@ class Inbox:
             self._drop(error)
             message.reject()
         else:
+            self._repeats.note(message_id)
             # Behind those who were just woken: they have waited long enough.
             asyncio.get_running_loop().call_soon(message.ack)
 

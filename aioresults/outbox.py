@@ -35,7 +35,7 @@ from aioresults.errors import (
     ResultTooLarge,
 )
 from aioresults.events import Emit, NotRouted, Unroutable, log
-from aioresults.messaging import Producer, Queue, declaring
+from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
 from aioresults.sessions import Session, Sessions
@@ -69,13 +69,15 @@ def _not_stored(reports: Sequence[Stored]) -> BrokerUnavailable:
 class Lane:
     """What goes to one routing key: the batch in flight, and what waits behind it."""
 
-    __slots__ = ("coalesces", "in_flight", "routing_key", "task", "timer", "waiting")
+    __slots__ = ("coalesces", "in_flight", "message", "routing_key", "task", "timer", "waiting")
 
     def __init__(self, routing_key: str, coalesces: bool) -> None:
         self.routing_key = routing_key
         self.coalesces = coalesces
         self.waiting: deque[Stored] = deque()
         self.in_flight: list[Stored] = []
+        #: What is in flight, as it is published; published again, it is known by its id.
+        self.message: OutgoingMessage | None = None
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -96,19 +98,22 @@ class Lane:
                 waiting.appendleft(report)
                 break
             batch.append(report)
-        self.in_flight = batch
+        self.in_flight, self.message = batch, None
         return before - len(waiting) - len(batch)
 
     def withdraw(self) -> int:
         """Take out of flight the reports whose callers have left; return how many."""
         kept = [report for report in self.in_flight if not report.done()]
-        withdrawn, self.in_flight = len(self.in_flight) - len(kept), kept
+        withdrawn = len(self.in_flight) - len(kept)
+        if withdrawn:
+            self.in_flight, self.message = kept, None
         return withdrawn
 
     def unload(self, keep: int) -> None:
         """Leave the first ``keep`` reports in flight, and let the others wait again, in order."""
-        self.waiting.extendleft(reversed(self.in_flight[keep:]))
-        self.in_flight = self.in_flight[:keep]
+        if keep < len(self.in_flight):
+            self.waiting.extendleft(reversed(self.in_flight[keep:]))
+            self.in_flight, self.message = self.in_flight[:keep], None
 
 
 class Outbox:
@@ -324,12 +329,14 @@ class Outbox:
                 # Deleted between the two calls.
                 raise ChannelClosed(error.reply_code, error.reply_text) from None
 
+    def _message(self, batch: Sequence[Stored]) -> OutgoingMessage:
+        if len(batch) == 1:
+            return self._reports.single(batch[0].correlation_id, batch[0].document)
+        return self._reports.batch([(report.task_id, report.document) for report in batch])
+
     async def _send(self, lane: Lane) -> None:
         batch = lane.in_flight
-        if len(batch) == 1:
-            message = self._reports.single(batch[0].correlation_id, batch[0].document)
-        else:
-            message = self._reports.batch([(report.task_id, report.document) for report in batch])
+        message = lane.message = lane.message or self._message(batch)
         self.messages += 1
         self._be_patient(lane)
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from time import time as wall_clock
 from typing import Final
+from uuid import uuid4
 
 from aioresults.errors import DecodeError, ResultTooLarge
 from aioresults.messaging import Message, OutgoingMessage
@@ -28,6 +30,8 @@ class Reports:
         self._dated = dated
         self._delivery_mode: Final = PERSISTENT if persistent else TRANSIENT
         self._max_size = max_size
+        self._name = uuid4().hex
+        self._numbers = itertools.count(1)
 
     def write(self, meta: ResultMeta, correlation_id: str) -> bytes:
         """Return the document of a report.
@@ -60,6 +64,8 @@ class Reports:
             priority=0,
             correlation_id=correlation_id,
             timestamp=int(wall_clock()) if self._dated else None,
+            # Here and not in the transport, so that it stays the same when the message is published again.
+            message_id=f"{self._name}.{next(self._numbers)}",
         )
         return OutgoingMessage(envelope.body, properties)
 

@@ -12,7 +12,8 @@ from time import monotonic
 
 import pytest
 
-from aioresults import AMQPBackend, NotFound
+from aioresults import AMQPBackend, NotFound, QueuePerTask, ReplyQueue, Request
+from aioresults.routing import Routing
 from aioresults.transport import transport_for
 from tests.adversity.leaks import no_leaks
 from tests.eventually import eventually
@@ -129,3 +130,39 @@ async def test_closing_leaves_no_taken_result_behind_though_deletions_lag(
             await channel.close()
         await connection.close()
     assert left == 0
+
+
+@pytest.mark.parametrize("routing", [QueuePerTask, ReplyQueue])
+async def test_states_never_go_backwards(
+    amqp_url: str, proxy: MakeProxy, routing: type[QueuePerTask | ReplyQueue]
+) -> None:
+    rng = random.Random(5)
+    here, there = await proxy(amqp_url), await proxy(amqp_url)
+    one: Routing = routing()
+    other: Routing = routing()
+    async with (
+        no_leaks(),
+        AMQPBackend(here.url_for(amqp_url), routing=one) as caller,
+        AMQPBackend(there.url_for(amqp_url), routing=other, store_only=True) as worker,
+    ):
+        request = Request(reply_to=caller.reply_to)
+
+        async def report(task_id: str) -> None:
+            for number in range(25):
+                await worker.store_result(task_id, number, "PROGRESS", request=request)
+                await asyncio.sleep(rng.uniform(0, 0.02))
+            await worker.store_result(task_id, "done", request=request)
+
+        async def watch(task_id: str) -> list[object]:
+            return [meta.result async for meta in caller.watch(task_id)]
+
+        ids = new_ids(40)
+        watching = asyncio.gather(*map(watch, ids))
+        reporting = asyncio.gather(*map(report, ids))
+        while not watching.done():
+            await asyncio.sleep(rng.uniform(0.05, 0.3))
+            if not reporting.done():
+                rng.choice([here, there]).drop()
+        await reporting
+        for seen in await watching:
+            assert seen == [*range(25), "done"]

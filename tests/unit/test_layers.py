@@ -43,6 +43,7 @@ LAYERS = (
         "lookup",
         "outbox",
         "readers",
+        "repeats",
         "reports",
         "sessions",
         "stream",

@@ -1,7 +1,8 @@
 """A TCP proxy that fails on command: the network between a client and a broker, in the hands of a test.
 
 It lives in the test's event loop. `cut` and `restore`: nobody is there, then somebody is again. `drop`: the connections
-end, new ones are welcome. `stall` and `resume`: the connections stay, and nothing comes through (half-open).
+end, new ones are welcome. `stall` and `resume`: the connections stay, and nothing comes through (half-open). `slow`: as
+little as you like comes through.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Proxy:
         self._links: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._budget: dict[Direction, int] = {}
+        self._rate: int | None = None
         self.port = 0
         self.accepted = 0  #: connections since the start
         self.forwarded: dict[Direction, int] = {"to_server": 0, "to_client": 0}  #: bytes since the start
@@ -100,6 +102,10 @@ class Proxy:
         """End a `stall`: what was held back arrives."""
         self._flowing.set()
 
+    def slow(self, rate: int | None) -> None:
+        """Let no more than `rate` bytes a second through, for each connection and direction; None ends that."""
+        self._rate = rate
+
     def cut_after(self, n_bytes: int, direction: Direction) -> None:
         """Let `n_bytes` more through in that direction, all connections together, then `cut`."""
         self._budget[direction] = n_bytes
@@ -138,8 +144,10 @@ class Proxy:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
         with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
+            while data := await reader.read(65536 if self._rate is None else max(1, self._rate // 20)):
                 await self._flowing.wait()
+                if self._rate is not None:
+                    await asyncio.sleep(len(data) / self._rate)
                 budget = self._budget.get(direction)
                 if budget is not None:
                     data = data[:budget]

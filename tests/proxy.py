@@ -77,6 +77,7 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset every connection and refuse new ones, until `restore`."""
+        self._budget.clear()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -156,7 +157,6 @@ class Proxy:
                 self.forwarded[direction] += len(data)
                 await writer.drain()
                 if self._budget.get(direction) == 0:
-                    del self._budget[direction]
                     self.cut()
                     return
 

@@ -25,7 +25,7 @@ from tests.nodes import Node, cluster, one_node
 from tests.proxy import Proxy
 
 #: Seconds for what is under way to end after the last fault, and for a new result to go through after each.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def sequence(rng: random.Random, count: int, only: str, *, clustered: bool) -> list[Fault]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
 
 import pytest
 
@@ -128,6 +129,26 @@ async def test_cut_after_lets_exactly_so_many_bytes_through(
     assert received == (b"abc" if direction == "to_client" else received[:3])
     with pytest.raises(ConnectionRefusedError):
         await Client.connect(between)
+    await client.close()
+
+
+async def test_a_cut_ends_what_cut_after_has_begun(proxy: OpenProxy, echo_url: str) -> None:
+    between = await proxy(echo_url)
+    between.cut_after(5, "to_server")
+    between.cut()
+    await between.restore()
+    client = await Client.connect(between)
+    assert await client.echo(b"more than five") == b"more than five"
+    await client.close()
+
+
+async def test_slow_is_no_faster_than_it_says(proxy: OpenProxy, echo_url: str) -> None:
+    between = await proxy(echo_url)
+    between.slow(1000)
+    client = await Client.connect(between)
+    began = monotonic()
+    assert await client.echo(b"x" * 200) == b"x" * 200
+    assert monotonic() - began >= 0.2
     await client.close()
 
 

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: help demo web test check bench clean
+.PHONY: help demo web test check bench chaos soak clean
 .SILENT:
 
 help: ## what there is
@@ -30,6 +30,14 @@ check: $(READY) ## lint, formatting, types, layers
 bench: $(READY) ## the benchmarks: make bench ARGS=...
 	.ci/setup rabbitmq
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+chaos: $(READY) ## random faults under load, minutes: make chaos ARGS="--seed 7 --faults 50 --cluster"
+	.ci/setup rabbitmq
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(READY) ## a million results with reconnects, and what grows: make soak ARGS="--results 100000"
+	.ci/setup rabbitmq
+	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 clean: ## remove what the other verbs made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -22,6 +22,9 @@ RESOURCE_LOCKED = 405
 PRECONDITION_FAILED = 406
 NOT_ALLOWED = 530
 
+#: What the broker calls the exchange without a name.
+DEFAULT_EXCHANGE = "amq.default"
+
 _BY_CODE: dict[int, type[ChannelError]] = {
     ACCESS_REFUSED: AccessRefused,
     NOT_FOUND: NotFound,
@@ -84,7 +87,7 @@ def is_of_publish(error: ChannelError, body: bytes, exchange: str) -> bool:
         case InequivalentArgument() | ResourceLocked() | ChannelClosed():
             return False
         case AccessRefused():
-            return f"exchange '{exchange}'" in text
+            return f"exchange '{exchange or DEFAULT_EXCHANGE}'" in text
         case PreconditionFailed():
             size = _MESSAGE_SIZE.search(text)
             return int(size["size"]) == len(body) if size else not _NOT_A_PUBLISH.search(text)

@@ -10,8 +10,8 @@ import argparse
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import chain
 from time import monotonic
 from urllib.parse import urlsplit
@@ -106,6 +106,17 @@ async def run(nodes: list[Node], options: argparse.Namespace, tally: Tally) -> N
         tally.hung += [repr(task.exception()) for task in work if not task.cancelled() and task.exception()]
 
 
+@contextmanager
+def prepared(nodes: list[Node]) -> Iterator[None]:
+    """Make the user that the load logs in as, for the length of the block."""
+    nodes[0].ctl("add_user", USER, PASSWORD)
+    try:
+        nodes[0].ctl("set_permissions", USER, ".*", ".*", ".*")
+        yield
+    finally:
+        nodes[0].ctl("delete_user", USER)
+
+
 def left_on_the_broker(node: Node) -> list[str]:
     """Return the connections of ours that the broker still has, and deliveries that nobody settled."""
     connections = node.ctl("list_connections", "client_properties")
@@ -129,15 +140,12 @@ def main() -> int:
     with cluster() if options.cluster else one_node() as found, complaints(tally):
         nodes = found if isinstance(found, list) else [found]
         version = nodes[0].ctl("version").split()[-1]
-        nodes[0].ctl("add_user", USER, PASSWORD)
-        try:
-            nodes[0].ctl("set_permissions", USER, ".*", ".*", ".*")
-            asyncio.run(run(nodes, options, tally))
-            tally.leaked += left_on_the_broker(nodes[0])
-        except AssertionError as error:
-            tally.leaked.append(str(error))
-        finally:
-            nodes[0].ctl("delete_user", USER)
+        with prepared(nodes):
+            try:
+                asyncio.run(run(nodes, options, tally))
+                tally.leaked += left_on_the_broker(nodes[0])
+            except AssertionError as error:
+                tally.leaked.append(str(error))
     print(f"RabbitMQ {version}, {len(nodes)} node(s), seed {options.seed}, {monotonic() - began:.0f} s")
     print("\n".join(tally.lines()))
     failures = tally.failures()

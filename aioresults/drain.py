@@ -290,7 +290,12 @@ class Drain:
 
     def stats(self) -> dict[str, int | bool | str]:
         """Return figures."""
-        return {"consuming": len(self), "received": self.received, "undecodable": self.undecodable}
+        return {
+            "consuming": len(self),
+            "received": self.received,
+            "repeated": self.repeated,
+            "undecodable": self.undecodable,
+        }
 
     async def deleted(self, task_id: str) -> None:
         """Return when the queue of a result that was taken is deleted; deleted later, it might hold a new one."""

@@ -121,7 +121,12 @@ class Inbox:
 
     def stats(self) -> dict[str, int | bool | str]:
         """Return figures."""
-        return {"consuming": len(self), "received": self.received, "undecodable": self.undecodable}
+        return {
+            "consuming": len(self),
+            "received": self.received,
+            "repeated": self.repeated,
+            "undecodable": self.undecodable,
+        }
 
     async def deleted(self, task_id: str) -> None:
         """Return at once: what was taken is gone."""

@@ -44,7 +44,7 @@ class Reader(Protocol):
         ...
 
     def stats(self) -> dict[str, int | bool | str]:
-        """Return figures: at least how many queues are consumed, what came, and how much could not be read."""
+        """Return figures: at least how many queues are consumed, and what came, came twice, and could not be read."""
         ...
 
 

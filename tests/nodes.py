@@ -136,8 +136,8 @@ def cluster(count: int = 3) -> Iterator[list[Node]]:
     try:
         yield list(nodes)
     finally:
-        for node in nodes:
-            node.start()  # a node that was left out cannot leave the cluster
+        for member in nodes:
+            member.start()  # a node that was left out cannot leave the cluster
         subprocess.run([command, "down"], check=True, capture_output=True, timeout=120)
 
 

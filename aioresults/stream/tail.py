@@ -18,6 +18,7 @@ from typing import Any, Final
 from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, DecodeError, NotFound
 from aioresults.events import Emit, QueueLost
 from aioresults.messaging import Consumer, Message, Producer, Queue, declaring
+from aioresults.repeats import Repeats
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.routing import OURS, Stream
@@ -97,6 +98,8 @@ class Tail:
         #: Those who wait for a tombstone of their own to come back, by task id.
         self._tombstones: dict[str, asyncio.Future[None]] = {}
         self._messages = 0
+        self._repeats = Repeats()
+        self.repeated = 0
 
     def __len__(self) -> int:
         """How many queues are consumed."""
@@ -224,6 +227,7 @@ class Tail:
         return {
             "consuming": len(self),
             "received": self.known.received,
+            "repeated": self.repeated,
             "undecodable": self.known.undecodable,
             "caught_up": self.is_caught_up,
             "indexed": len(self.known.index),
@@ -240,6 +244,10 @@ class Tail:
             return  # the broker begins at the start of a chunk
         self._offset = position.offset
         self._messages += 1
+        if message.properties.message_id in self._repeats:
+            self.repeated += 1
+            return
+        self._repeats.note(message.properties.message_id)
         try:
             documents = self._reports.open(message)
         except DecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -27,31 +26,27 @@ class ChannelNumbers:
         self._channels = connection.channels
         self._max: int = connection.connection_tune.channel_max or MAX_CHANNELS
         self._last = 0
-        #: The number of each channel that is being opened: None; of others, done when their close was answered.
-        self._closed: dict[int, asyncio.Future[object] | None] = {}
+        #: Of channels that are being opened, or whose close was not answered yet.
+        self._in_use: set[int] = set()
 
     @contextmanager
     def reserved(self) -> Iterator[int]:
         """Choose a number, which nobody else gets within the block."""
         number = self._last = self._next()
-        self._closed[number] = None
+        self._in_use.add(number)
         try:
             yield number
         finally:
-            del self._closed[number]
+            self._in_use.discard(number)
 
     def taken(self, number: int, channel: AbstractChannel) -> None:
-        """Note which channel has a number."""
-        self._closed[number] = channel.closing
+        """Note which channel has a number, until its close was answered."""
+        self._in_use.add(number)
+        # Not the future itself: the traceback in it would keep the channel, and whoever consumes there.
+        channel.closing.add_done_callback(lambda _: self._in_use.discard(number))
 
     def _next(self) -> int:
         for number in chain(range(self._last + 1, self._max + 1), range(1, self._last + 1)):
-            if number not in self._channels and self._is_free(number):
+            if number not in self._channels and number not in self._in_use:
                 return number
         raise BrokerUnavailable(f"all {self._max} channels of the connection are in use")
-
-    def _is_free(self, number: int) -> bool:
-        if number not in self._closed:
-            return True
-        closed = self._closed[number]
-        return closed is not None and closed.done()

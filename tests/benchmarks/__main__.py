@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.util
 import os
 import subprocess
@@ -18,7 +19,7 @@ from typing import Final
 from rich.console import Console
 
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQNode
-from tests.benchmarks import compare, waiters
+from tests.benchmarks import compare, service, waiters
 from tests.benchmarks.compare import Comparison, RunFailed
 from tests.benchmarks.pair import Figures
 
@@ -63,6 +64,15 @@ def run_waiters(bench: Bench) -> None:
     bench.console.print(waiters.table(costs))
 
 
+def run_service(bench: Bench) -> None:
+    """Run the suite ``service``."""
+    url, _ = bench.url_and_pid
+    counts = (service.REQUESTS, service.STREAMS) if bench.count is None else (bench.count, bench.count)
+    with bench.console.status("asking"):
+        loads = asyncio.run(service.measure(url, *counts))
+    bench.console.print(service.table(loads))
+
+
 def run_codec(bench: Bench) -> None:
     """Run the suite ``codec``."""
     command = [sys.executable, "-m", "tests.benchmarks.codec"]
@@ -91,6 +101,7 @@ SUITES: Final[dict[str, Callable[[Bench], None]]] = {
     "reply-10": PeersSuite(Comparison("one inbox per process", REPLY, 5000, 10)),
     "waiters": run_waiters,
     "codec": run_codec,
+    "service": run_service,
 }
 
 

@@ -192,7 +192,8 @@ class Outbox:
         lane = self._lanes.get(routing_key)
         if lane is None:
             lane = self._lanes[routing_key] = Lane(routing_key, self._coalesces(routing_key))
-            lane.task = asyncio.get_running_loop().create_task(self._run(lane))
+            # Not by the loop's task factory: a lane that begins at once (eager tasks) would find nothing to send.
+            lane.task = asyncio.Task(self._run(lane), loop=asyncio.get_running_loop())
         lane.waiting.append(report)
         self._total += 1
 
@@ -393,3 +394,6 @@ class Outbox:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for lane in tuple(self._lanes.values()):  # cancelled before its first step
+            del self._lanes[lane.routing_key]
+            self._abandon(lane)

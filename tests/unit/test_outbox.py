@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from aioresults import AMQPBackend, BrokerUnavailable
+from aioresults import AMQPBackend, BackendClosed, BrokerUnavailable
 from aioresults.transport.memory import MemoryBroker
 
 
@@ -44,3 +44,13 @@ async def test_a_publish_that_is_not_answered_fails_its_callers_in_time_and_goes
         assert await backend.wait_for("task", timeout=5) == "another"
         assert backend.stats()["unconfirmed"] == 0
     MemoryBroker.forget("unanswered")
+
+
+async def test_stopped_before_its_first_step_it_fails_its_callers() -> None:
+    async with AMQPBackend("memory://hasty") as backend:
+        stored = backend.store_result("task", 1)
+        await backend._lifetime.outbox.stop()
+        with pytest.raises(BackendClosed):
+            await asyncio.wait_for(stored, 5)
+        assert backend.stats()["unconfirmed"] == 0
+    MemoryBroker.forget("hasty")

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
-from typing import Any
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def coroutine_function(function: F) -> F:
+    """Mark a function that returns a ``Stored`` as what it is to its callers: mocks, and frameworks that would run
+    others in a thread, ask ``iscoroutinefunction``.
+    """
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    return function
 
 
 class Stored(asyncio.Future[Any], Coroutine[Any, Any, Any]):

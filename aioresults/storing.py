@@ -11,7 +11,7 @@ from aioresults.lifetime import Lifetime
 from aioresults.recording import Recording
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
-from aioresults.stored import Stored
+from aioresults.stored import Stored, coroutine_function
 
 
 class Storing:
@@ -24,6 +24,7 @@ class Storing:
         """Return routing key and correlation id of a report about ``task_id``."""
         raise NotImplementedError
 
+    @coroutine_function
     def store_result(
         self,
         task_id: str,
@@ -51,6 +52,7 @@ class Storing:
             BrokerUnavailable: not stored within the retry policy, or nobody knows; the last error is the cause.
             ChannelError: the broker refused the queue, for example one that exists with other arguments.
             BackendClosed: the backend is not open.
+            WrongEventLoop: the backend belongs to another event loop.
             ConfigurationError: an argument cannot be, or ``request`` has no ``reply_to`` where the routing needs one.
 
         Cancelled: withdrawn if it was not sent yet, else stored or unknown, never half.
@@ -63,7 +65,8 @@ class Storing:
                 ResultMeta.of(task_id, result, status, traceback, request, extra), correlation_id
             )
         except WrongEventLoop:
-            raise  # at once: where no event loop runs there is no future either
+            # No future here, but a coroutine that may be handed over to where the backend belongs.
+            return self._store_there(task_id, result, status, traceback, request, **extra)
         except AioResultsError as error:
             stored = Stored(task_id, "", b"", None)
             stored.set_exception(error)
@@ -71,6 +74,10 @@ class Storing:
         stored = Stored(task_id, correlation_id, document, result)
         self._lifetime.outbox.put(routing_key, stored)
         return stored
+
+    async def _store_there(self, *args: Any, **extra: Any) -> Any:
+        self._lifetime.check()
+        return await self.store_result(*args, **extra)
 
     def recording(self, task_id: str, request: Any | None = None) -> Recording:
         """Return an async context manager that stores STARTED, and then what came of its body."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest.mock import create_autospec
 
 import anyio
 import pytest
 
-from aioresults import AMQPBackend, BackendClosed, ConfigurationError, EncodeError, ResultTimeout
+from aioresults import AMQPBackend, BackendClosed, ConfigurationError, EncodeError, ResultTimeout, WrongEventLoop
 from aioresults.stored import Stored
 
 
@@ -133,3 +135,30 @@ class TestStoreResult:
                 await nameless
             with pytest.raises(ResultTimeout):
                 await backend.wait_for("t-1", timeout=0)
+
+    async def test_may_be_handed_over_from_another_thread(self) -> None:
+        async with AMQPBackend("memory://stored") as backend:
+            loop = asyncio.get_running_loop()
+
+            def elsewhere() -> object:
+                return asyncio.run_coroutine_threadsafe(backend.store_result("t-1", 1, pid=7), loop).result(5)
+
+            assert await asyncio.to_thread(elsewhere) == 1
+            with pytest.raises(WrongEventLoop):
+                await asyncio.to_thread(lambda: asyncio.run(backend.store_result("t-1", 1)))
+            meta = await backend.get_task_meta("t-1")
+            assert meta.extra == {"pid": 7}
+
+    async def test_a_mock_of_it_can_be_awaited(self) -> None:
+        mock = create_autospec(AMQPBackend, instance=True)
+        mock.store_result.return_value = 1
+        assert await mock.store_result("t-1", 1) == 1
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are not eager before Python 3.12")
+    async def test_where_tasks_are_eager(self) -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        async with AMQPBackend("memory://stored") as backend:
+            async with asyncio.timeout(5):
+                assert await backend.store_result("t-1", 1) == 1
+                assert await asyncio.gather(*(backend.store_result("t-2", n, "PROGRESS") for n in range(10)))
+            assert await backend.wait_for("t-1", timeout=5) == 1

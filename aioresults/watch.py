@@ -25,6 +25,8 @@ class Watcher:
         self._timeout = timeout
         self._deadline: float | None = None
         self._newest: ResultMeta | None = None
+        #: Reports so far, and how many of those that come now have been among them.
+        self._told = self._repeated = 0
         self._reports: deque[ResultMeta] = deque(maxlen=BUFFER)
         self._error: AioResultsError | None = None
         self._wake = asyncio.Event()
@@ -38,7 +40,10 @@ class Watcher:
                 self._deadline = loop.time() + self._timeout
             expired = ResultTimeout(self._timeout, [self._task_id])
             self._timer = loop.call_at(self._deadline, self.on_error, self._task_id, expired)
+        # Whoever joins again is told again: of the latest report, or of all of them where all are kept.
+        self._repeated = self._told if self._waiters.history is not None else 1
         self._waiters.join(self._task_id, self)
+        self._repeated = 0
 
     def take(self) -> None:
         """Take the ready report: the caller has it."""
@@ -54,8 +59,11 @@ class Watcher:
 
     def on_report(self, meta: ResultMeta) -> None:
         """Keep a report. The ready one comes last, so a full buffer never loses it."""
-        if meta is self._newest and not meta.is_ready:
-            return  # whoever joins again is told of it again
+        if self._repeated and self._told and not meta.is_ready:
+            self._repeated -= 1
+            if self._waiters.history is not None or _are_same(meta, self._newest):
+                return
+        self._told += 1
         self._newest = meta
         self._reports.append(meta)
         self._wake.set()
@@ -73,6 +81,11 @@ class Watcher:
             self._wake.clear()
             await self._wake.wait()
         return self._reports.popleft()
+
+
+def _are_same(meta: ResultMeta, other: ResultMeta | None) -> bool:
+    # Not by ==: an exception that was read twice is not equal to itself.
+    return other is not None and meta.status == other.status and repr(meta.result) == repr(other.result)
 
 
 class Watch(Iteration[ResultMeta]):

@@ -104,7 +104,7 @@ class TestWatch:
             await eventually(lambda: caller.stats()["received"] == 2)
         assert await third.wait_for(task_id, timeout=5) == "for the next one"
 
-    @only("per_task", "reply_queue")  # those of Celery lose what is stored while they are deleted
+    @only("per_task", "reply_queue", "stream")  # those of Celery lose what is stored while they are deleted
     async def test_goes_on_after_a_cancelled_step(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         reports = _watch(caller, task_id, timeout=10)
@@ -118,6 +118,40 @@ class TestWatch:
         assert seen == [0, 1, 2]
         with pytest.raises(StopAsyncIteration):
             await anext(reports)
+
+    async def test_no_report_twice_after_a_cancelled_step(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        task_id = new_id()
+        reports = _watch(caller, task_id, timeout=10)
+        first = asyncio.create_task(anext(reports))
+        await raw.waited_for(caller, task_id)
+        for number in range(3):
+            await store(task_id, ValueError(number), "RETRY")
+        seen = [str((await meta).result) for meta in (first, anext(reports), anext(reports))]
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(reports), 0.01)
+        assert seen == ["0", "1", "2"]
+        await reports.aclose()
+
+    async def test_one_that_is_slow_misses_some_reports_and_never_the_ready_one(
+        self, caller: AMQPBackend, store: Store, raw: Raw, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("aioresults.watch.BUFFER", 5)
+        task_id = new_id()
+        slow = _watch(caller, task_id, timeout=20)
+        first = asyncio.create_task(anext(slow))
+        await raw.waited_for(caller, task_id)
+        quick = asyncio.create_task(collect(caller, task_id, timeout=20))
+        await asyncio.sleep(0)
+        await store(task_id, "first", "PROGRESS")
+        assert (await first).result == "first"
+        for number in range(20):
+            await store(task_id, number, "PROGRESS")
+            received = number + 2
+            await eventually(lambda count=received: caller.stats()["received"] == count)  # type: ignore[misc]
+        await store(task_id, "end")
+        assert [meta.result for meta in await quick] == ["first", *range(20), "end"]
+        assert [meta.result async for meta in slow] == [16, 17, 18, 19, "end"]
 
     async def test_breaking_out_of_the_loop(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()

@@ -19,7 +19,7 @@ from typing import Final
 from rich.console import Console
 
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQNode
-from tests.benchmarks import compare, service, waiters
+from tests.benchmarks import compare, retained, service, waiters
 from tests.benchmarks.compare import Comparison, RunFailed
 from tests.benchmarks.pair import Figures
 
@@ -73,6 +73,15 @@ def run_service(bench: Bench) -> None:
     bench.console.print(service.table(loads))
 
 
+def run_retained(bench: Bench) -> None:
+    """Run the suite ``retained``."""
+    url, _ = bench.url_and_pid
+    counts = retained.COUNTS if bench.count is None else (bench.count,)
+    with bench.console.status("storing and reading"):
+        rows = retained.run(url, counts)
+    bench.console.print(retained.table(rows))
+
+
 def run_codec(bench: Bench) -> None:
     """Run the suite ``codec``."""
     command = [sys.executable, "-m", "tests.benchmarks.codec"]
@@ -88,6 +97,7 @@ REPLY: Final = (
     "aioresults-reply-json",
     "celery-rpc",
 )
+STREAM: Final = ("aioresults-reply", "aioresults-reply-persistent", "aioresults-stream")
 SUITES: Final[dict[str, Callable[[Bench], None]]] = {
     "per-task": PeersSuite(
         Comparison(
@@ -99,6 +109,8 @@ SUITES: Final[dict[str, Callable[[Bench], None]]] = {
     ),
     "reply": PeersSuite(Comparison("one inbox per process", REPLY, 5000, 100)),
     "reply-10": PeersSuite(Comparison("one inbox per process", REPLY, 5000, 10)),
+    "stream": PeersSuite(Comparison("one shared stream", STREAM, 5000, 100)),
+    "retained": run_retained,
     "waiters": run_waiters,
     "codec": run_codec,
     "service": run_service,

@@ -59,12 +59,18 @@ class AioResults(Peer):
     routing: ClassVar[str]
     settings: ClassVar[dict[str, Any]] = {}
 
+    def _routing(self) -> Any:
+        import aioresults
+
+        return getattr(aioresults, self.routing)()
+
     async def _open(self, *, store_only: bool) -> None:
         import aioresults
 
+        self.store_only = store_only
         self.backend = aioresults.AMQPBackend(
             self.url,
-            routing=getattr(aioresults, self.routing)(),
+            routing=self._routing(),
             **{"serializer": "msgpack", **self.settings},
             expires=600,
             store_only=store_only,
@@ -122,6 +128,31 @@ class AioResultsReplyJson(AioResultsReply):
     """One inbox per process, transient messages, JSON: the default serializer."""
 
     settings: ClassVar[dict[str, Any]] = {"persistent": False, "serializer": "json"}
+
+
+class AioResultsStream(AioResults):
+    """One shared stream, which this caller reads and others might."""
+
+    routing = "ResultStream"
+
+    def _routing(self) -> Any:
+        import aioresults
+
+        return aioresults.ResultStream(self.stream)
+
+    async def open_caller(self) -> str:
+        self.stream = f"aioresults.bench.{uuid.uuid4().hex}"
+        await super().open_caller()
+        return self.stream
+
+    async def open_worker(self, address: str | None) -> None:
+        self.stream = address or ""
+        await super().open_worker(None)
+
+    async def close(self) -> None:
+        if not self.store_only:
+            await (await self.backend.channel()).queue_delete(self.stream)
+        await super().close()
 
 
 class AiormqConfirm(Peer):
@@ -264,6 +295,7 @@ PEERS: Final[dict[str, type[Peer]]] = {
     "aioresults-reply": AioResultsReply,
     "aioresults-reply-persistent": AioResultsReplyPersistent,
     "aioresults-reply-json": AioResultsReplyJson,
+    "aioresults-stream": AioResultsStream,
     "aiormq-confirm": AiormqConfirm,
     "celery-rpc": CeleryRPC,
 }

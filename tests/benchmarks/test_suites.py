@@ -27,7 +27,7 @@ def test_a_suite_runs(suite: str, amqp_url: str) -> None:
 
 
 def test_every_peer_is_in_the_table(amqp_url: str) -> None:
-    _, output, _ = bench("per-task", "reply", "--url", amqp_url, "--count", "5", "--rounds", "1")
+    _, output, _ = bench("per-task", "reply", "stream", "--url", amqp_url, "--count", "5", "--rounds", "1")
     assert [name for name in PEERS if f"│ {name} " in output] == list(PEERS)
 
 

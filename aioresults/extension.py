@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aioresults import messaging
-from aioresults.errors import PreconditionFailed
+from aioresults.errors import BrokerUnavailable, PreconditionFailed
 from aioresults.lifetime import Lifetime
 from aioresults.routing import Routing, Stream
 from aioresults.sessions import Session
@@ -89,7 +89,10 @@ class Extension:
             own = self._own(entity) if isinstance(entity, messaging.Queue) else self.Exchange.of(entity)
             try:
                 await session.run(messaging.declaring(own), publishing=True)
-            except PreconditionFailed as error:
-                raise self._routing.explained(error) from error
+            except (PreconditionFailed, BrokerUnavailable) as error:
+                explained = self._routing.explained(error)
+                if explained is error:
+                    raise
+                raise explained from error
         if type(self).revive is not Extension.revive:
             await self.revive(await session.channel())  # opens a connection of its own, so only where it is wanted

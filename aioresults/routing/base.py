@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from aioresults.errors import AioResultsError, ChannelError
+from aioresults.errors import AioResultsError
 from aioresults.messaging import Exchange, Queue
 
 #: What the names of our own queues begin with.
@@ -77,8 +77,8 @@ class Routing(Protocol):
         """Return the stream that all processes share, if there is one."""
         ...
 
-    def explained(self, error: ChannelError) -> AioResultsError:
-        """Return what to raise when the broker refuses what ``topology`` describes."""
+    def explained(self, error: AioResultsError) -> AioResultsError:
+        """Return what to raise for ``error`` with which ``topology`` could not be declared: often that error."""
         ...
 
     @property

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aioresults import checks
-from aioresults.errors import ChannelError, ConfigurationError
+from aioresults.errors import AioResultsError, ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
 from aioresults.routing.base import OURS, RoutingOptions
 
@@ -80,7 +80,7 @@ class ReplyQueue:
     def stream(self) -> None:
         """Return None: nothing is shared."""
 
-    def explained(self, error: ChannelError) -> ChannelError:
+    def explained(self, error: AioResultsError) -> AioResultsError:
         """Return the broker's own error."""
         return error
 

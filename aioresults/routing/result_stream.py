@@ -10,7 +10,13 @@ from functools import cached_property
 from typing import Any
 
 from aioresults import checks
-from aioresults.errors import AioResultsError, ChannelError, ConfigurationError, InequivalentArgument, NotSupported
+from aioresults.errors import (
+    AioResultsError,
+    ConfigurationError,
+    InequivalentArgument,
+    NotSupported,
+    PreconditionFailed,
+)
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
 from aioresults.routing.base import OURS, RoutingOptions, Stream
 
@@ -90,21 +96,24 @@ class ResultStream:
         """Return the stream."""
         return (self._queue,)
 
-    def explained(self, error: ChannelError) -> AioResultsError:
+    def explained(self, error: AioResultsError) -> AioResultsError:
         """Return what to do about a stream that the broker refused."""
-        text = error.reply_text
+        text = str(error)
         if isinstance(error, InequivalentArgument):
             return ConfigurationError(
                 f"the queue {self.name!r} exists already, and differs in {error.argument}: asked for {error.declared}, "
                 f"there is {error.existing}. Use another name, or the same settings everywhere; or delete it, with "
                 "the results in it"
             )
-        if "feature" in text or ("x-queue-type" in text and "invalid arg" in text):
+        if "feature flag" in text or ("x-queue-type" in text and "invalid arg" in text):
+            # RabbitMQ 3.10 closes the connection (541) when the flag is off.
             return NotSupported(
                 "the broker has no streams: they need RabbitMQ 3.9 or newer, and the feature flag stream_queue "
                 f"(rabbitmqctl enable_feature_flag stream_queue); it said: {text}"
             )
-        return ConfigurationError(f"the broker refuses the stream {self.name!r} as it is described: {text}")
+        if isinstance(error, PreconditionFailed):
+            return ConfigurationError(f"the broker refuses the stream {self.name!r} as it is described: {text}")
+        return error
 
     def rkey(self, task_id: str) -> str:
         """Return the task id: a task has no address of its own here."""

@@ -34,6 +34,8 @@ logger = logging.getLogger("aioresults")
 
 #: Unacknowledged messages, each of up to some hundred reports.
 PREFETCH: Final = 1000
+#: Seconds before a stream is consumed again whose replica was not ready.
+ATTACH_INTERVAL: Final = 0.1
 #: Seconds before what could not be read, or the marker that could not be published, is tried again.
 RETRY_INTERVAL: Final = 1.0
 #: Seconds without a message, the marker among them, after which this is held to be another stream of the same name.
@@ -114,10 +116,18 @@ class Tail:
 
     async def start(self, session: Session) -> None:
         """Consume the stream, from where the last session ended."""
+        while True:
+            try:
+                return await self._consume(session)
+            except ChannelClosed:
+                # Another process declares the stream at this moment; who called says for how long that may go on.
+                await asyncio.sleep(ATTACH_INTERVAL)
+
+    async def _consume(self, session: Session) -> None:
         if self._channel is not None:
             await self._channel.close()
         self._channel = channel = await session.consumer(PREFETCH)
-        self._ended = ended = asyncio.get_running_loop().create_future()
+        ended = asyncio.get_running_loop().create_future()
         credit = Credit(PREFETCH)
 
         def end(_: object) -> None:
@@ -132,6 +142,7 @@ class Tail:
         consumer = self._make_consumer(channel, on_message=receive, on_cancel=end)
         start = self._beginning() if self._offset is None else self._offset + 1
         await consumer.attach(self._queue.name, arguments={"x-stream-offset": start})
+        self._ended = ended
 
     def _beginning(self) -> datetime | str:
         """Return where what still counts begins; the broker begins a little before."""

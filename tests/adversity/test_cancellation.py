@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from aioresults import AMQPBackend, ReplyQueue, Request
+from aioresults import AMQPBackend, ReplyQueue, Request, ResultStream
 from aioresults.routing import QueuePerTask, Routing
 from aioresults.transport.memory import MemoryBroker
 from tests.adversity.leaks import backend_tasks
@@ -38,7 +38,7 @@ class Setting:
         await self.worker.store_result(self.task_id, result, status, request=self.request)
 
 
-@pytest.fixture(params=[QueuePerTask, ReplyQueue])
+@pytest.fixture(params=[QueuePerTask, ReplyQueue, ResultStream])
 async def setting(request: pytest.FixtureRequest) -> AsyncIterator[Setting]:
     url, routing = f"memory://{secrets.token_hex(8)}", request.param
     async with AMQPBackend(url, routing=make(routing)) as caller, AMQPBackend(url, routing=make(routing)) as worker:

@@ -19,6 +19,11 @@ from aioresults.transport.replies import channel_error, connect_error, message_s
             errors.ResourceLocked,
         ),
         (406, "PRECONDITION_FAILED - unknown delivery tag 5", errors.PreconditionFailed),
+        (
+            406,
+            "PRECONDITION_FAILED - queue 'queue 's' in vhost '/'' does not have a replica on the local node",
+            errors.ChannelClosed,  # it may pass
+        ),
         (504, "CHANNEL_ERROR - expected 'channel.open'", errors.ChannelClosed),
         (541, "INTERNAL_ERROR", errors.ChannelClosed),
         (None, "", errors.ChannelClosed),

@@ -1,0 +1,104 @@
+"""A stream between processes, its connections lost, and a broker that has no streams."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+
+import pytest
+
+from aioresults import AMQPBackend, NotSupported, ResultStream
+from aioresults.contrib.rabbitmq import RabbitMQNode
+from tests.adversity.party import task_id
+
+READERS = 8
+COUNT = 10_000
+
+
+@pytest.fixture
+async def stream(amqp_url: str) -> AsyncIterator[str]:
+    """Return the name of a stream that is deleted afterwards."""
+    name = f"aioresults.test.{secrets.token_hex(6)}"
+    yield name
+    async with AMQPBackend(amqp_url, store_only=True) as backend:
+        await (await backend.channel()).queue_delete(name)
+
+
+async def open_reader(url: str, stream: str) -> Process:
+    """Start a process that reads, and return when it is open."""
+    command = [sys.executable, "-m", "tests.adversity.stream_reader", url, stream, str(COUNT)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"open\n"
+    return process
+
+
+async def test_eight_readers_ask_for_every_result_and_get_all(amqp_url: str, stream: str) -> None:
+    """Half of them are there before anything is stored, the others come when all of it is."""
+    early = await asyncio.gather(*(open_reader(amqp_url, stream) for _ in range(READERS // 2)))
+    async with AMQPBackend(amqp_url, routing=ResultStream(stream), store_only=True, expires=600) as worker:
+        await worker.store_result(task_id(stream, 0), None, "STARTED")
+        await asyncio.gather(*(worker.store_result(task_id(stream, number), number) for number in range(COUNT)))
+    late = await asyncio.gather(*(open_reader(amqp_url, stream) for _ in range(READERS // 2)))
+    outputs = await asyncio.gather(*(process.communicate() for process in (*early, *late)))
+    assert {output for output, _ in outputs} == {b"%d %d STARTED SUCCESS\n" % (COUNT, COUNT)}
+
+
+class WithoutStreams(RabbitMQNode):
+    """A broker as it is after an upgrade, when nobody has enabled what is new."""
+
+    def _environment(self) -> dict[str, str]:
+        return super()._environment() | {"RABBITMQ_FEATURE_FLAGS": ""}
+
+
+@pytest.mark.skipif("AIORESULTS_TEST_URL" in os.environ, reason="about the RabbitMQ that is installed")
+async def test_a_broker_without_streams() -> None:
+    with WithoutStreams() as node:
+        for store_only in (True, False):
+            backend = AMQPBackend(node.url, routing=ResultStream(), store_only=store_only)
+            with pytest.raises(NotSupported, match="rabbitmqctl enable_feature_flag stream_queue"):
+                await backend.open()
+        await asyncio.to_thread(node.ctl, "enable_feature_flag", "stream_queue")
+        async with AMQPBackend(node.url, routing=ResultStream()) as backend:
+            await backend.store_result("task", 1)
+            assert await backend.wait_for("task", timeout=10) == 1
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.skipif("AIORESULTS_TEST_URL" in os.environ, reason="a cluster of the RabbitMQ that is installed")
+async def test_the_loss_of_a_node_of_a_cluster() -> None:
+    """The stream has a replica on every node: what was confirmed is there, and results go on."""
+    with ExitStack() as stack:
+        first = await asyncio.to_thread(stack.enter_context, RabbitMQNode())
+        nodes = [first, *(RabbitMQNode(peer=first) for _ in range(2))]
+        for node in nodes[1:]:
+            await asyncio.to_thread(stack.enter_context, node)
+            for command in (["stop_app"], ["reset"], ["join_cluster", first.name], ["start_app"]):
+                await asyncio.to_thread(node.ctl, *command)
+        urls = [node.url for node in nodes]
+        policy = {"max_retries": None, "interval_max": 0.2}
+        worker = AMQPBackend(urls, routing=ResultStream(), retry_policy=policy, store_only=True)
+        async with worker, AMQPBackend(urls, routing=ResultStream()) as reader:
+            before, after = ([f"{when}-{number}" for number in range(200)] for when in ("before", "after"))
+            for task_id in before:
+                await worker.store_result(task_id, task_id)
+            waiting = asyncio.ensure_future(collect(reader, after))
+            await asyncio.to_thread(first.kill)  # the leader of the stream, and the node of every connection
+            for task_id in after:
+                await worker.store_result(task_id, task_id)
+            assert await waiting == after
+            assert int(reader.stats()["sessions"]) > 1
+            async with AMQPBackend(urls[1:], routing=ResultStream()) as late:
+                assert await collect(late, before + after) == before + after
+                for backend in (reader, late):
+                    assert (await backend.get_task_meta("unknown")).status == "PENDING"
+
+
+async def collect(backend: AMQPBackend, task_ids: list[str]) -> list[object]:
+    """Return the results of these tasks."""
+    return [meta.result for meta in (await backend.get_many(task_ids, timeout=90)).values()]

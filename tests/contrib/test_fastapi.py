@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from httpx_sse import ServerSentEvent, aconnect_sse
 from starlette.websockets import WebSocketDisconnect
 
-from aioresults import AMQPBackend, ConfigurationError, QueuePerTask, ReplyQueue
+from aioresults import AMQPBackend, ConfigurationError, QueuePerTask, ReplyQueue, ResultStream
 from aioresults import Request as TaskRequest
 from aioresults.contrib.fastapi import (
     ACCEPTED,
@@ -428,6 +428,59 @@ class TestInbox:
             await amqp_results.store_result(task_id, 42, request=TaskRequest(reply_to=amqp_results.reply_to))
         assert (await client.get("/wait/one")).status_code == 410
         assert (await client.get("/wait/two")).status_code == 200
+
+
+def listeners(backend: AMQPBackend, task_id: str) -> tuple[object, ...]:
+    entry = backend._waiters._entries.get(task_id)
+    return entry.listeners() if entry else ()
+
+
+class TestStream:
+    """Over a `ResultStream`."""
+
+    @pytest.fixture
+    def amqp_results_options(self) -> dict[str, Any]:
+        return {"routing": ResultStream()}
+
+    async def test_an_unknown_id(self, client: httpx.AsyncClient) -> None:
+        for path in ("/tasks/task", "/tasks/task/events"):
+            answer = await client.get(path)
+            assert answer.status_code == 404
+            assert answer.json()["detail"]["message"] == "there is no report of such a task"
+
+    async def test_a_task_that_is_accepted_is_known(
+        self, client: httpx.AsyncClient, amqp_results: AMQPBackend, result_broker: MemoryBroker
+    ) -> None:
+        accepted = await client.get("/soon/task", params={"timeout": 0})
+        assert accepted.status_code == 202
+        async with AMQPBackend(result_broker.url, routing=ResultStream()) as other:
+            assert (await other.get_task_meta("task")).status == "RECEIVED"
+        await amqp_results.store_result("task", 42)
+        assert (await client.get("/soon/task", params={"timeout": 5})).json() == 42
+        assert (await client.get("/tasks/task")).json()["result"] == 42
+
+    async def test_what_a_client_has_missed(self, client: httpx.AsyncClient, amqp_results: AMQPBackend) -> None:
+        ids = []
+        for percent in (10, 50, 90):
+            await amqp_results.store_result("task", percent, "PROGRESS")
+
+            async def reported(percent: int = percent) -> bool:
+                return bool((await client.get("/tasks/task")).json().get("result") == percent)
+
+            await eventually(reported)
+            ids.append((await client.get("/tasks/task")).json()["report_id"])
+
+        async def results(**headers: str) -> list[Any]:
+            return [json.loads(event.data)["result"] for event in await first_events(client, "task", **headers)]
+
+        new = asyncio.create_task(results())
+        back = asyncio.create_task(results(**{"Last-Event-ID": ids[0]}))
+        with_all = asyncio.create_task(results(**{"Last-Event-ID": ids[2]}))
+        await eventually(lambda: len(listeners(amqp_results, "task")) == 3)
+        await amqp_results.store_result("task", "done")
+        assert (await new, await back, await with_all) == ([90, "done"], [50, 90, "done"], ["done"])
+        assert await results(**{"Last-Event-ID": ids[1]}) == [90, "done"]
+        assert await results() == ["done"]
 
 
 class TestCeleryLayout:

@@ -124,7 +124,7 @@ MODES = {
 def run(pytester: pytest.Pytester, suite: str, options: list[str]) -> pytest.RunResult:
     pytester.makeconftest(ANYIO_BACKEND)
     pytester.makepyfile(suite)
-    return pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", *options)
+    return pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options)
 
 
 @pytest.mark.parametrize("mode", MODES)

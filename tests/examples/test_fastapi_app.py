@@ -61,7 +61,7 @@ async def page() -> AsyncIterator[Page]:
     assert path is not None, "there is no chromium: .ci/setup chromium"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = await browser.new_page(viewport={"width": 1100, "height": 900})
+        page = await browser.new_page(viewport={"width": 1100, "height": 900}, reduced_motion="reduce")
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)

@@ -22,7 +22,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Response, WebSock
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.websockets import WebSocketState
 
-from aioresults import AioResultsError, AMQPBackend, ConfigurationError
+from aioresults import AioResultsError, AMQPBackend, ConfigurationError, ResultStream
 from aioresults.contrib.fastapi.dependencies import CurrentSettings, Results, Settings, get_backend
 from aioresults.contrib.fastapi.errors import ERRORS, answer, http_error
 from aioresults.contrib.fastapi.models import ErrorResponse, Health, Problem, TaskStatus
@@ -120,15 +120,23 @@ async def _look(results: AMQPBackend, task_id: str, settings: Settings) -> TaskS
 async def _reports(
     results: AMQPBackend, first: TaskStatus, last_seen: str | None, settings: Settings
 ) -> AsyncGenerator[TaskStatus, None]:
-    """Yield what is known, and what is then reported, each once and without ``last_seen``, until the ready report."""
-    if first.report_id != last_seen:
-        yield first
-    if first.ready:
-        return
-    last_seen = first.report_id
+    """Yield what is known, and what is then reported, each once, until the ready report.
+
+    A `ResultStream` begins with all that was ever reported: of that, what came after ``last_seen``.
+    """
+    behind = isinstance(results.routing, ResultStream)
+    if not behind:
+        if first.report_id != last_seen:
+            yield first
+        if first.ready:  # looked at, and left where it is
+            return
+        last_seen = first.report_id
     async with aclosing(results.watch(first.task_id)) as metas:
         async for meta in metas:
             status = TaskStatus.of(meta, traceback=settings.tracebacks)
+            if behind and not status.ready and status.report_id not in (last_seen, first.report_id):
+                continue
+            behind = False
             if status.report_id != last_seen:
                 last_seen = status.report_id
                 yield status

@@ -222,13 +222,31 @@ class TestStatus:
 
     @pytest.mark.parametrize(
         ("value", "shown"),
-        [(b"\xff", "_w=="), (float("nan"), None), ({"when": b"a"}, {"when": "YQ=="}), ([1, None], [1, None])],
+        [
+            (b"\xff", "_w=="),
+            (float("nan"), None),
+            ({"when": b"a"}, {"when": "YQ=="}),
+            ([1, None], [1, None]),
+            ({"\ud800": ["file-\udcff"]}, {"\\ud800": ["file-\\udcff"]}),  # of names of files that are not UTF-8
+        ],
     )
     async def test_values_that_json_does_not_know(
         self, client: httpx.AsyncClient, amqp_results: AMQPBackend, value: object, shown: object
     ) -> None:
         await amqp_results.store_result("task", value)
         assert (await client.get("/tasks/task")).json()["result"] == shown
+        [event] = await first_events(client, "task")
+        assert json.loads(event.data)["result"] == shown
+        assert (await client.get("/soon/task")).json() == shown
+
+    async def test_text_of_errors_that_utf8_does_not_know(
+        self, client: httpx.AsyncClient, amqp_results: AMQPBackend
+    ) -> None:
+        await fail(amqp_results, "task", FileNotFoundError(2, "no file-\udcff"))
+        message = "[Errno 2] no file-\\udcff"
+        assert (await client.get("/tasks/task")).json()["error"]["message"] == message
+        answer = await client.get("/soon/task")
+        assert (answer.status_code, answer.json()["detail"]["message"]) == (502, message)
 
 
 async def first_events(client: httpx.AsyncClient, task_id: str, **headers: str) -> list[ServerSentEvent]:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
-from pydantic_core import to_json, to_jsonable_python
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from aioresults import RemoteError, RemoteTraceback, ResultMeta
+
+
+def _encodable(text: str) -> str:
+    """Return ``text`` with what UTF-8 has no bytes for spelt out: Celery's JSON may hold half a surrogate pair."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+Text = Annotated[str, BeforeValidator(_encodable)]
 
 
 class Problem(BaseModel):
     """What went wrong."""
 
-    error: str = Field(description="The class of the error", examples=["ValueError"])
-    message: str
+    error: Text = Field(description="The class of the error", examples=["ValueError"])
+    message: Text
     task_id: str | None = None
-    traceback: str | None = Field(None, description="The worker's traceback, where the service shows them")
+    traceback: Text | None = Field(None, description="The worker's traceback, where the service shows them")
 
     @classmethod
     def of(cls, error: BaseException, task_id: str | None = None, *, traceback: bool = False) -> Self:
@@ -43,7 +51,7 @@ class TaskStatus(BaseModel):
     """The latest report about a task."""
 
     task_id: str
-    status: str = Field(description="PENDING when nothing is known", examples=["PENDING", "PROGRESS", "SUCCESS"])
+    status: Text = Field(description="PENDING when nothing is known", examples=["PENDING", "PROGRESS", "SUCCESS"])
     ready: bool = Field(description="Whether the task has ended")
     result: Any = Field(None, description="What it returned, or what it reported on its way")
     error: Problem | None = None
@@ -54,9 +62,9 @@ class TaskStatus(BaseModel):
     def of(cls, meta: ResultMeta, *, traceback: bool = False) -> Self:
         """Return a report as JSON has it: bytes as base64, what else JSON does not know as a string."""
         error = meta.result if isinstance(meta.result, BaseException) else None
-        result = None if error is not None else _plain(meta.result)
+        result = None if error is not None else plain(meta.result)
         problem = None if error is None else Problem.of(error, meta.task_id, traceback=traceback)
-        what = to_json([meta.task_id, meta.status, result, meta.date_done, problem])
+        what = to_json([meta.task_id, _encodable(meta.status), result, meta.date_done, problem])
         return cls(
             task_id=meta.task_id,
             status=meta.status,
@@ -68,10 +76,27 @@ class TaskStatus(BaseModel):
         )
 
 
-def _plain(value: Any) -> Any:
-    return to_jsonable_python(
-        value, fallback=str, bytes_mode="base64", inf_nan_mode="null", serialize_unknown=True, exclude_none=False
-    )
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON has it: bytes as base64, infinities and NaN null, what else it does not know as text."""
+    try:
+        return _jsonable(value)
+    except (UnicodeEncodeError, PydanticSerializationError):
+        return _jsonable(_spelt_out(value))
+
+
+def _jsonable(value: Any) -> Any:
+    return to_jsonable_python(value, fallback=str, bytes_mode="base64", inf_nan_mode="null", serialize_unknown=True)
+
+
+def _spelt_out(value: Any) -> Any:
+    match value:
+        case str():
+            return _encodable(value)
+        case list() | tuple():
+            return [_spelt_out(item) for item in value]
+        case dict():
+            return {_spelt_out(key): _spelt_out(item) for key, item in value.items()}
+    return value
 
 
 class Accepted(BaseModel):

@@ -22,7 +22,7 @@ from aioresults import (
 )
 from aioresults.contrib.fastapi.dependencies import get_settings
 from aioresults.contrib.fastapi.errors import answer
-from aioresults.contrib.fastapi.models import Accepted
+from aioresults.contrib.fastapi.models import Accepted, plain
 
 #: The name of the route that ``status_url`` leads to.
 STATUS_ROUTE: Final = "aioresults_task_status"
@@ -38,6 +38,8 @@ async def wait_or_202(
 ) -> Any:
     """Return the value of a task that ends within ``timeout`` seconds, else a 202 that says where to ask again.
 
+    The value is as JSON has it, the same as in a status: bytes are base64, say.
+
     Args:
         request: the one that is answered; ``status_url`` is made with its application's ``router``.
         retry_after: seconds, for the header of this name.
@@ -52,7 +54,7 @@ async def wait_or_202(
     """
     url = status_url(request, task_id)
     try:
-        return await results.wait_for(task_id, timeout)
+        return plain(await results.wait_for(task_id, timeout))
     except ResultTimeout:
         if is_unknown(results, await results.get_task_meta(task_id)):
             await results.store_result(task_id, None, states.RECEIVED)

@@ -80,9 +80,6 @@ class CeleryClient:
             find_compression(compression)
         checked({"priority": priority, "queue": checks.non_empty("queue", queue)})
         self.backend = backend
-        self._writer = Writer(
-            Content(registry), serializer, compression, mode_of(delivery_mode) or PERSISTENT, priority
-        )
         self._sender = Sender(
             backend,
             queue,

@@ -8,6 +8,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -125,6 +126,16 @@ async def test_arguments_are_shown_shortened(client: CeleryClient) -> None:
         ({"headers": {"task": "other"}}, "headers of these names are the protocol's own: task"),
         ({"headers": {"x": {"deep": [object()]}}}, "header 'x' holds a value that AMQP cannot carry, of type object"),
         ({"headers": {"x": 2**63}}, "of type int"),
+        ({"headers": {"x": float("nan")}}, "header 'x' holds .* of type float"),
+        ({"headers": {"x" * 129: 1}}, "the name of a header, 'x*...', has 129 bytes; AMQP allows 128"),
+        ({"headers": {"x": 1e300}}, "of type float"),
+        ({"headers": {"x": Decimal("NaN")}}, "of type Decimal"),
+        ({"headers": {"x": Decimal("1e1000")}}, "of type Decimal"),
+        ({"headers": {"x": Decimal("1e-1000")}}, "of type Decimal"),
+        ({"headers": {"x": Decimal(2**31)}}, "of type Decimal"),
+        ({"headers": {"x": datetime.datetime(1969, 1, 1, tzinfo=UTC)}}, "of type datetime"),
+        ({"headers": {"x": "x" * 66_000}}, "headers take .* 65536 are allowed"),
+        ({"headers": {"x": [{"y": [1] * 8_000}]}}, "headers take .* 65536 are allowed"),
         ({"headers": [1]}, r"headers must be a mapping, not \[1\]"),
         ({"serializer": "pickle"}, "pickle"),
         ({"compression": "rot13"}, "rot13"),
@@ -145,6 +156,12 @@ async def test_what_cannot_be_written_is_not_sent(client: CeleryClient) -> None:
         await client.send("a", object())
     with pytest.raises(ConfigurationError, match="the name of a task"):
         await client.send("")
+    with pytest.raises(ConfigurationError, match="the name of a task has 1025 characters; 1024 are allowed"):
+        await client.send("a" * 1025)
+    with pytest.raises(ConfigurationError, match="the name of a task cannot be written as UTF-8"):
+        await client.chain(client.signature("a"), client.signature("\ud800")).send()
+    with pytest.raises(ConfigurationError, match="kwargs must be a mapping whose keys are strings"):
+        client.task("a").s().link(client.signature("b", kwargs={1: 2}))  # type: ignore[dict-item]
     with pytest.raises(ConfigurationError, match="unknown option 'que'"):
         client.task("a", que="typo")  # type: ignore[call-overload]
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, Unpack, cast
 from aioresults.async_result import AsyncResult
 from aioresults.contrib.celery.chain_result import ChainResult
 from aioresults.contrib.celery.deadline import Deadline
-from aioresults.contrib.celery.options import TaskOptions, checked
+from aioresults.contrib.celery.options import TaskOptions, checked, text
 from aioresults.contrib.celery.sender import Sender
 from aioresults.errors import ConfigurationError
 
@@ -34,6 +34,12 @@ class Signature(Generic[T]):
     result_type: type[T] | None = None
     callbacks: tuple[Signature[Any], ...] = ()
     errbacks: tuple[Signature[Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        text("the name of a task", self.name)
+        given: object = self.kwargs
+        if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+            raise ConfigurationError("kwargs must be a mapping whose keys are strings")
 
     def set(self, **options: Unpack[TaskOptions]) -> Signature[T]:
         """Return it with other options; those that are not named stay.

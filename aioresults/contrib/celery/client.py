@@ -13,7 +13,7 @@ from aioresults.contrib.celery.client_settings import client_settings
 from aioresults.contrib.celery.control import Control, revocation
 from aioresults.contrib.celery.group import Chord, Group
 from aioresults.contrib.celery.message import Writer
-from aioresults.contrib.celery.options import TaskOptions, checked
+from aioresults.contrib.celery.options import TaskOptions, checked, text
 from aioresults.contrib.celery.publisher import Publisher
 from aioresults.contrib.celery.routes import Router, Routes
 from aioresults.contrib.celery.sender import Sender
@@ -242,8 +242,7 @@ class CeleryClient:
             options: of each message; see ``TaskOptions``.
         """
         checked(options)
-        checks.non_empty("the name of a task", name)
-        return Task(self._sender, name, checks.timeout(timeout), result_type, options)
+        return Task(self._sender, text("the name of a task", name), checks.timeout(timeout), result_type, options)
 
     def result(self, task_id: str, result_type: type[T] | None = None) -> AsyncResult[T]:
         """Return a handle on the result of a task that was sent before."""

@@ -162,8 +162,9 @@ def revocation(task_ids: str | Iterable[str], terminate: bool, signal: str) -> d
     Raises:
         ConfigurationError: something that is no task id, or none at all.
     """
-    ids = [task_ids] if isinstance(task_ids, str) else [checks.task_id(task_id) for task_id in task_ids]
-    if not ids or not ids[0]:
+    several = isinstance(task_ids, Iterable) and not isinstance(task_ids, str)
+    ids = [checks.task_id(task_id) for task_id in (task_ids if several else [task_ids])]
+    if not ids:
         raise ConfigurationError("no task id to revoke")
     if not isinstance(terminate, bool):
         raise ConfigurationError(f"terminate must be True or False, not {terminate!r}")

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from aioresults import checks
 from aioresults.contrib.celery.options import due
-from aioresults.errors import ConfigurationError
 from aioresults.messaging import OutgoingMessage
 from aioresults.messaging.content import Content
 from aioresults.transport.base import PERSISTENT, Properties
@@ -48,12 +46,6 @@ class Ask:
     chain: Sequence[Any] | None = None
     #: The id of the group that it is in, and its place there.
     group: tuple[str, int] | None = None
-
-    def __post_init__(self) -> None:
-        checks.non_empty("the name of a task", self.name)
-        given: object = self.kwargs
-        if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-            raise ConfigurationError("kwargs must be a mapping whose keys are strings")
 
 
 @dataclass(frozen=True)

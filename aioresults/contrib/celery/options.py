@@ -18,6 +18,11 @@ PROTOCOL_HEADERS: Final = frozenset({
     "stamps", "compression", "method", "utc", "errbacks", "callbacks", "chain", "chord",
 })  # fmt: skip
 
+#: Bytes of a user's headers. RabbitMQ closes the connection (501) when all headers together exceed a frame, 128 KiB.
+MAX_HEADERS: Final = 64 * 1024
+#: The client writes floats in 32 bits.
+MAX_FLOAT: Final = 3.4e38
+
 
 class TaskOptions(TypedDict, total=False):
     """What may be said of one task; None is the same as not said.
@@ -103,11 +108,12 @@ def _task_id(name: str, value: Any) -> str:
     return checks.short_string("a task id", checks.task_id(value))
 
 
-def _text(name: str, value: Any) -> str:
-    text = checks.non_empty(name, value)
-    if len(text) > 1024:
-        raise ConfigurationError(f"{name} has {len(text)} characters; 1024 are allowed")
-    return _encodable(name, text)
+def text(name: str, value: Any) -> str:
+    """Accept a text that fits into a header."""
+    given = checks.non_empty(name, value)
+    if len(given) > 1024:
+        raise ConfigurationError(f"{name} has {len(given)} characters; 1024 are allowed")
+    return _encodable(name, given)
 
 
 def _moment(name: str, value: Any) -> str:
@@ -144,13 +150,29 @@ def _headers(name: str, value: Any) -> dict[str, Any]:
         raise ConfigurationError(f"headers must be a mapping, not {value!r}")
     if reserved := sorted(PROTOCOL_HEADERS.intersection(value)):
         raise ConfigurationError(f"headers of these names are the protocol's own: {', '.join(reserved)}")
-    return {_name("the name of a header", key): _field(f"header {key!r}", item) for key, item in value.items()}
+    headers = {_key("the name of a header", key): _field(f"header {key!r}", item) for key, item in value.items()}
+    if (size := _size(headers)) > MAX_HEADERS:
+        raise ConfigurationError(f"headers take {size} bytes; {MAX_HEADERS} are allowed: data go into the arguments")
+    return headers
+
+
+def _key(name: str, value: Any) -> str:
+    key = _name(name, value)
+    if (size := len(key.encode())) > 128:
+        raise ConfigurationError(f"{name}, {key[:40] + '...'!r}, has {size} bytes; AMQP allows 128")
+    return key
 
 
 def _field(where: str, value: Any) -> Any:
     """Return a value that an AMQP table can hold."""
     match value:
-        case None | bool() | float() | datetime() | Decimal():
+        case None | bool():
+            return value
+        case float() if abs(value) <= MAX_FLOAT:  # and no NaN, for which RabbitMQ 3.10 closes the connection (541)
+            return value
+        case datetime() if value.year > 1970:
+            return value
+        case Decimal() if _is_carried(value):
             return value
         case int() if -(2**63) <= value < 2**63:
             return value
@@ -161,8 +183,28 @@ def _field(where: str, value: Any) -> Any:
         case list() | tuple():
             return [_field(where, item) for item in value]
         case Mapping():
-            return {_name(f"a key in {where}", key): _field(where, item) for key, item in value.items()}
+            return {_key(f"a key in {where}", key): _field(where, item) for key, item in value.items()}
     raise ConfigurationError(f"{where} holds a value that AMQP cannot carry, of type {type(value).__name__}")
+
+
+def _is_carried(value: Decimal) -> bool:
+    """Whether AMQP can carry it: a mantissa of 32 bits, and at most 255 decimals."""
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or exponent < -255 or value.adjusted() > 9:
+        return False
+    return int("".join(map(str, digits))) * 10 ** max(exponent, 0) < 2**31
+
+
+def _size(value: Any) -> int:
+    """Return the bytes that a value takes in an AMQP table, or some more."""
+    match value:
+        case str() | bytearray():
+            return 5 + len(value.encode() if isinstance(value, str) else value)
+        case list():
+            return 5 + sum(map(_size, value))
+        case dict():
+            return 5 + sum(1 + 4 * len(key) + _size(item) for key, item in value.items())
+    return 9
 
 
 def _encodable(name: str, text: str) -> str:
@@ -190,7 +232,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "compression": checks.non_empty,
     "delivery_mode": lambda name, value: delivery_mode(value),
     "ignore_result": _flag,
-    "shadow": _text,
-    "argsrepr": _text,
-    "kwargsrepr": _text,
+    "shadow": text,
+    "argsrepr": text,
+    "kwargsrepr": text,
 }

@@ -151,6 +151,18 @@ async def test_an_option_that_cannot_work_is_named(client: CeleryClient, options
     assert await Queue("celery")(await client.backend.channel()).get() is None
 
 
+async def test_a_handle_passes_on_all_arguments(client: CeleryClient) -> None:
+    arguments = {"self": 1, "name": 2, "timeout": 3, "queue": 4, "kwargs": {"args": 5}}
+    await client.task("a").send(**arguments)
+    assert json.loads((await sent(client)).body)[1] == arguments
+
+
+async def test_what_is_no_id_is_not_revoked(client: CeleryClient) -> None:
+    for ids in (5, "", ["a", ""], []):
+        with pytest.raises(ConfigurationError, match="task id"):
+            await client.revoke(ids)  # type: ignore[arg-type]
+
+
 async def test_what_cannot_be_written_is_not_sent(client: CeleryClient) -> None:
     with pytest.raises(EncodeError, match="json cannot write a value of type object"):
         await client.send("a", object())

@@ -162,8 +162,9 @@ def revocation(task_ids: str | Iterable[str], terminate: bool, signal: str) -> d
     Raises:
         ConfigurationError: something that is no task id, or none at all.
     """
-    several = isinstance(task_ids, Iterable) and not isinstance(task_ids, str)
-    ids = [checks.task_id(task_id) for task_id in (task_ids if several else [task_ids])]
+    given: object = task_ids
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    ids = [checks.task_id(task_id) for task_id in several]
     if not ids:
         raise ConfigurationError("no task id to revoke")
     if not isinstance(terminate, bool):

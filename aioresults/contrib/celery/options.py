@@ -192,7 +192,8 @@ def _is_carried(value: Decimal) -> bool:
     _, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or exponent < -255 or value.adjusted() > 9:
         return False
-    return int("".join(map(str, digits))) * 10 ** max(exponent, 0) < 2**31
+    mantissa = int("".join(map(str, digits))) * int(10 ** max(exponent, 0))
+    return mantissa < 2**31
 
 
 def _size(value: Any) -> int:

@@ -44,18 +44,18 @@ class Task(Generic[T]):
         checked(merged)
         return Task(self._sender, self.name, self._timeout, self._type, merged)
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature[T]:
+    def s(self, /, *args: Any, **kwargs: Any) -> Signature[T]:
         """Return a signature: this call, still to be made."""
         return Signature(self._sender, self.name, args, kwargs, self._options, result_type=self._type)
 
-    def si(self, *args: Any, **kwargs: Any) -> Signature[T]:
+    def si(self, /, *args: Any, **kwargs: Any) -> Signature[T]:
         """Return an immutable signature: it does not take the result of the task before it as an argument."""
         return Signature(self._sender, self.name, args, kwargs, self._options, True, self._type)
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> T:
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> T:
         """Send the task and return its value; raises as ``CeleryClient.call``."""
         return await self.s(*args, **kwargs).call(self._timeout)
 
-    async def send(self, *args: Any, **kwargs: Any) -> AsyncResult[T]:
+    async def send(self, /, *args: Any, **kwargs: Any) -> AsyncResult[T]:
         """Send the task and return a handle on its result; raises as ``CeleryClient.send``."""
         return await self.s(*args, **kwargs).send()

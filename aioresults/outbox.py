@@ -38,7 +38,7 @@ from aioresults.events import Emit, NotRouted, Unroutable, log
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
-from aioresults.sessions import Session, Sessions
+from aioresults.sessions import Sessions
 from aioresults.stored import Stored
 from aioresults.transport.replies import message_size_limit
 
@@ -272,9 +272,7 @@ class Outbox:
         is_known_absent = False
         while True:
             try:
-                # Without a session there is nothing to wait for but the next one, and that is what the delays are.
-                session = self._sessions.current or await self._sessions.wait(0)
-                return await self._publish(session, lane)
+                return await self._publish(lane)
             except BrokerRefused:
                 raise
             except MessageReturned:
@@ -312,36 +310,25 @@ class Outbox:
         except BrokerUnavailable:
             pass  # the next attempt says so too
 
-    async def _publish(self, session: Session, lane: Lane) -> None:
+    async def _publish(self, lane: Lane, *, declared: bool = False) -> None:
+        """Publish what is in flight once; twice when there is no queue for it, and one that can be declared."""
+        # Without a session there is nothing to wait for but the next one, and that is what the delays are.
+        session = self._sessions.current or await self._sessions.wait(0)
         channel = session.publisher or await session.open_publisher()
         if not self._producer.is_on(channel):
             await self._producer.revive(channel)
-        try:
-            await self._send(lane)
-        except MessageReturned as error:
-            queues = self._queues_for(lane.in_flight[0].task_id)
-            if not queues:
-                raise
-            for queue in queues:
-                await session.run(declaring(queue), publishing=True)
-            try:
-                await self._send(lane)
-            except MessageReturned:
-                # Deleted between the two calls.
-                raise ChannelClosed(error.reply_code, error.reply_text) from None
-
-    def _message(self, batch: Sequence[Stored]) -> OutgoingMessage:
-        if len(batch) == 1:
-            return self._reports.single(batch[0].correlation_id, batch[0].document)
-        return self._reports.batch([(report.task_id, report.document) for report in batch])
-
-    async def _send(self, lane: Lane) -> None:
         batch = lane.in_flight
         message = lane.message = lane.message or self._message(batch)
         self.messages += 1
         self._be_patient(lane)
         try:
             await self._producer.publish(message, lane.routing_key, exchange=self._exchange, mandatory=True)
+        except MessageReturned as error:
+            if declared:  # and deleted since
+                raise ChannelClosed(error.reply_code, error.reply_text) from None
+            queues = self._queues_for(batch[0].task_id)
+            if not queues:
+                raise
         except PreconditionFailed as error:
             limit = message_size_limit(error.reply_text)
             if limit is None or len(message.body) <= limit:
@@ -353,9 +340,19 @@ class Outbox:
         except NotFound as error:
             # The exchange was deleted. aiormq then loses the connection too (504), and the next session declares it.
             raise ChannelClosed(error.reply_code, error.reply_text) from error
+        else:
+            return
         finally:
             if lane.timer is not None:
                 lane.timer.cancel()
+        for queue in queues:
+            await session.run(declaring(queue), publishing=True)
+        await self._publish(lane, declared=True)
+
+    def _message(self, batch: Sequence[Stored]) -> OutgoingMessage:
+        if len(batch) == 1:
+            return self._reports.single(batch[0].correlation_id, batch[0].document)
+        return self._reports.batch([(report.task_id, report.document) for report in batch])
 
     def _be_patient(self, lane: Lane, waiting: int = 0) -> None:
         if self._patience is not None:

@@ -21,7 +21,7 @@ from aiormq.abc import ChannelFrame, ConsumerCallback, DeliveredMessage
 
 from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, ChannelError, NotSupported
 from aioresults.transport.amqp import frames
-from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, detached, translate, translating
+from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, Translating, detached, translate
 from aioresults.transport.base import (
     Arguments,
     Connection,
@@ -49,6 +49,7 @@ class AMQPChannel:
     ) -> None:
         self._connection = connection
         self._is_lost = is_lost
+        self._translating = Translating(is_lost)
         self._channel = channel
         self._underlay = underlay
         # aiormq tells by the message id which message came back, so each has one of its own.
@@ -184,7 +185,7 @@ class AMQPChannel:
         if self.is_closed:
             raise self._closed_error()
         try:
-            with translating(self._is_lost):
+            with self._translating:
                 await self._underlay.basic_publish(
                     body,
                     exchange=exchange,

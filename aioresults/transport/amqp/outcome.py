@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from aiormq import spec
@@ -64,7 +63,7 @@ async def detached(operation: Coroutine[Any, Any, T], is_lost: Callable[[], bool
 
 async def translated(operation: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> T:
     """Await ``operation``, and raise its errors as ours."""
-    with translating(is_lost):
+    with Translating(is_lost):
         return await operation
 
 
@@ -80,24 +79,35 @@ def is_cancelled_by_caller(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-@contextmanager
-def translating(is_lost: Callable[[], bool]) -> Iterator[None]:
-    """Turn what aiormq raises in the body into an error of ours; ``is_lost`` tells whether the connection is gone."""
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        if is_cancelled_by_caller(error):
-            raise
-        raise BrokerUnavailable("the connection to the broker was lost") from error
-    except AioResultsError:
-        raise
-    except (AMQPError, ChannelInvalidStateError, OSError) as error:
-        raise translate(error, connection_lost=is_lost()) from error
-    except RuntimeError as error:
-        # "Connection was not opened", "... closed"
-        if not is_lost():
-            raise
-        raise translate(error, connection_lost=True) from error
+class Translating:
+    """A context manager that turns what aiormq raises in its body into an error of ours.
+
+    It keeps nothing of a body, so one serves any number of them, also at the same time.
+
+    Args:
+        is_lost: tells whether the connection is gone.
+    """
+
+    __slots__ = ("_is_lost",)
+
+    def __init__(self, is_lost: Callable[[], bool]) -> None:
+        self._is_lost = is_lost
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        match error:
+            case None | AioResultsError():
+                return
+            case asyncio.CancelledError():
+                if not is_cancelled_by_caller(error):
+                    raise BrokerUnavailable("the connection to the broker was lost") from error
+            case AMQPError() | ChannelInvalidStateError() | OSError():
+                raise translate(error, connection_lost=self._is_lost()) from error
+            case RuntimeError() if self._is_lost():
+                # "Connection was not opened", "... closed"
+                raise translate(error, connection_lost=True) from error
 
 
 def translate(error: BaseException | None, *, connection_lost: bool) -> AioResultsError:

@@ -2,8 +2,9 @@
 
 Each destination has a lane with one publish in flight. Reports that come meanwhile queue up and, where the
 destination is an inbox of ours, go out together as one message: that is why this is fast. There is no timer: a lone
-report leaves at once. One in flight also means that a retry cannot reorder the reports of a task, and a destination
-that fails holds up no other. A lane exists only while it has something to send.
+report leaves at once, and while one is in flight a few more may go beside it, each of another task, since a caller's
+next request can be faster than the confirm of its last. Of a task there is one publish in flight, so a retry cannot
+reorder its reports; and a destination that fails holds up no other. A lane exists only while it has something to send.
 
 A publish is mandatory and confirmed. When it is returned because there is no queue, the queue is declared where the
 routing has one for the task (measured, that is faster than declaring first); otherwise the destination is not there
@@ -18,8 +19,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final
 
 from aioresults.errors import (
     AioResultsError,
@@ -35,6 +36,7 @@ from aioresults.errors import (
     ResultTooLarge,
 )
 from aioresults.events import Emit, NotRouted, Unroutable, log
+from aioresults.lane import Lane
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
@@ -45,9 +47,10 @@ from aioresults.transport.replies import message_size_limit
 #: Errors that may pass by themselves. A confirm lost with its channel is one: nobody knows, so it is published again.
 TRANSIENT: Final = (BrokerUnavailable, ChannelClosed, MessageNacked)
 
-#: A batch is bounded by count and bytes: more saves nothing, and delays the first of them.
-MAX_BATCH_COUNT: Final = 300
+#: A batch is bounded by count (see ``lane``) and bytes: more saves nothing, and delays the first of them.
 MAX_BATCH_BYTES: Final = 1024 * 1024
+#: Lone reports in flight to one routing key, beside the first. A confirm takes as long as a caller's next request.
+MAX_BESIDE: Final = 3
 #: Reports that may wait, for one destination and for all together; beyond, stores wait to be let in.
 MAX_LANE: Final = 10_000
 MAX_TOTAL: Final = 50_000
@@ -64,56 +67,6 @@ class _BatchTooLarge(AioResultsError):
 def _not_stored(reports: Sequence[Stored]) -> BrokerUnavailable:
     more = f" and {len(reports) - 1} more" if len(reports) > 1 else ""
     return BrokerUnavailable(f"the result of task {reports[0].task_id!r}{more} could not be stored")
-
-
-class Lane:
-    """What goes to one routing key: the batch in flight, and what waits behind it."""
-
-    __slots__ = ("coalesces", "in_flight", "message", "routing_key", "task", "timer", "waiting")
-
-    def __init__(self, routing_key: str, coalesces: bool) -> None:
-        self.routing_key = routing_key
-        self.coalesces = coalesces
-        self.waiting: deque[Stored] = deque()
-        self.in_flight: list[Stored] = []
-        #: What is in flight, as it is published; published again, it is known by its id.
-        self.message: OutgoingMessage | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self.waiting) + len(self.in_flight)
-
-    def load(self, max_bytes: int) -> int:
-        """Put the next batch in flight; return how many reports were withdrawn, their callers having left."""
-        batch: list[Stored] = []
-        size, most = 0, MAX_BATCH_COUNT if self.coalesces else 1
-        waiting, before = self.waiting, len(self.waiting)
-        while waiting and len(batch) < most:
-            report = waiting.popleft()
-            if report.done():
-                continue
-            size += len(report.document)
-            if size > max_bytes and batch:
-                waiting.appendleft(report)
-                break
-            batch.append(report)
-        self.in_flight, self.message = batch, None
-        return before - len(waiting) - len(batch)
-
-    def withdraw(self) -> int:
-        """Take out of flight the reports whose callers have left; return how many."""
-        kept = [report for report in self.in_flight if not report.done()]
-        withdrawn = len(self.in_flight) - len(kept)
-        if withdrawn:
-            self.in_flight, self.message = kept, None
-        return withdrawn
-
-    def unload(self, keep: int) -> None:
-        """Leave the first ``keep`` reports in flight, and let the others wait again, in order."""
-        if keep < len(self.in_flight):
-            self.waiting.extendleft(reversed(self.in_flight[keep:]))
-            self.in_flight, self.message = self.in_flight[:keep], None
 
 
 class Outbox:
@@ -157,6 +110,8 @@ class Outbox:
         #: Seconds that a publish may go unanswered.
         self._patience = None if longest is None else longest + sessions.rpc_timeout
         self._lanes: dict[str, Lane] = {}
+        #: By routing key and task: lone reports in flight beside one in the lane.
+        self._beside: dict[str, dict[str, Lane]] = {}
         self._total = 0
         # Ordered, because a dict that loses its first keys is slow to find the next.
         self._blocked: OrderedDict[str, deque[Stored]] = OrderedDict()
@@ -189,17 +144,29 @@ class Outbox:
             self._enter(routing_key, report)
 
     def _enter(self, routing_key: str, report: Stored) -> None:
+        self._total += 1
         lane = self._lanes.get(routing_key)
         if lane is None:
             lane = self._lanes[routing_key] = Lane(routing_key, self._coalesces(routing_key))
-            # Not by the loop's task factory: a lane that begins at once (eager tasks) would find nothing to send.
-            lane.task = asyncio.Task(self._run(lane), loop=asyncio.get_running_loop())
+            self._begin(lane, self._run(lane))
+        elif lane.is_lone_beside(report.task_id):
+            beside = self._beside.setdefault(routing_key, {})
+            if len(beside) < MAX_BESIDE and report.task_id not in beside:
+                lane = beside[report.task_id] = Lane(routing_key, lane.coalesces)
+                self._begin(lane, self._run_beside(lane, report.task_id))
         lane.waiting.append(report)
-        self._total += 1
+
+    def _begin(self, lane: Lane, running: Coroutine[Any, Any, None]) -> None:
+        # Not by the loop's task factory: a lane that begins at once (eager tasks) would find nothing to send.
+        lane.task = asyncio.Task(running, loop=asyncio.get_running_loop())
+
+    def _lanes_to(self, routing_key: str) -> Iterator[Lane]:
+        if routing_key in self._lanes:
+            yield self._lanes[routing_key]
+        yield from self._beside.get(routing_key, {}).values()
 
     def _length(self, routing_key: str) -> int:
-        lane = self._lanes.get(routing_key)
-        return 0 if lane is None else len(lane)
+        return sum(map(len, self._lanes_to(routing_key)))
 
     def _admit(self, count: int) -> None:
         """Let in as many as have left, except where the lane is full; few lanes can be, since the total is bounded."""
@@ -227,11 +194,27 @@ class Outbox:
     async def _run(self, lane: Lane) -> None:
         try:
             while lane.waiting:
-                self._release(lane.load(self._max_bytes))
+                beside = self._beside.get(lane.routing_key, {})
+                self._release(lane.load(self._max_bytes, beside))
                 if lane.in_flight:
                     await self._settle(lane)
+                elif lane.waiting:
+                    tasks = [each.task for each in beside.values() if each.task is not None]
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._lanes[lane.routing_key]
+            self._abandon(lane)
+
+    async def _run_beside(self, lane: Lane, task_id: str) -> None:
+        beside = self._beside[lane.routing_key]
+        try:
+            self._release(lane.load(self._max_bytes))
+            if lane.in_flight:
+                await self._settle(lane)
+        finally:
+            del beside[task_id]
+            if not beside:
+                del self._beside[lane.routing_key]
             self._abandon(lane)
 
     def _name(self, lane: Lane) -> str:
@@ -256,7 +239,7 @@ class Outbox:
             self.stored += len(lane.in_flight)
             for report in lane.in_flight:
                 report.confirm()
-        settled, lane.in_flight = len(lane.in_flight), []
+        settled, lane.in_flight, lane.is_retrying = len(lane.in_flight), [], False
         self._release(settled)
 
     def _abandon(self, lane: Lane) -> None:
@@ -293,6 +276,7 @@ class Outbox:
                 if delay is None:
                     raise _not_stored(lane.in_flight) from error
                 self.retried += 1
+            lane.is_retrying = True
             await self._pause(delay)
             self._release(lane.withdraw())
             if not lane.in_flight:
@@ -378,8 +362,12 @@ class Outbox:
 
     def _reports_left(self) -> Iterator[Stored]:
         yield from itertools.chain.from_iterable(self._blocked.values())
-        for lane in self._lanes.values():
+        for lane in self._all_lanes():
             yield from (*lane.in_flight, *lane.waiting)
+
+    def _all_lanes(self) -> Iterator[Lane]:
+        for routing_key in {*self._lanes, *self._beside}:
+            yield from self._lanes_to(routing_key)
 
     async def stop(self) -> None:
         """Give up what is not confirmed: those who wait for it, or to be let in, get ``BackendClosed``."""
@@ -387,10 +375,12 @@ class Outbox:
         self._blocked.clear()
         for report in blocked:
             report.fail(BackendClosed("the backend was closed before the result could be sent"))
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        tasks = [lane.task for lane in self._all_lanes() if lane.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for lane in tuple(self._lanes.values()):  # cancelled before its first step
-            del self._lanes[lane.routing_key]
+        never_began = tuple(self._all_lanes())
+        self._lanes.clear()
+        self._beside.clear()
+        for lane in never_began:
             self._abandon(lane)

@@ -42,6 +42,7 @@ LAYERS = (
         "inbox",
         "lookup",
         "outbox",
+        "lane",
         "readers",
         "repeats",
         "reports",

@@ -156,7 +156,7 @@ class TestStoreResult:
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are not eager before Python 3.12")
     async def test_where_tasks_are_eager(self) -> None:
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
         async with AMQPBackend("memory://stored") as backend:
             async with asyncio.timeout(5):
                 assert await backend.store_result("t-1", 1) == 1

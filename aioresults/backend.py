@@ -56,7 +56,8 @@ class AMQPBackend(Extension, Storing, Grouping):
         retry_policy: how a failed store is tried again; a ``RetryPolicy`` or a mapping of its fields.
         unroutable_policy: seconds between attempts to reach an inbox that is not there; then ``ResultNotRouted``.
         store_only: for workers: nothing is consumed, and calls that wait raise ``ConfigurationError``.
-        max_cached_results: how many metas are remembered; the least recently used go first; 0 for none.
+        max_cached_results: how many metas are remembered; the least recently used go first; 0 for none. A
+            ``ResultStream`` has bounds of its own.
         max_unclaimed_results, max_unclaimed_bytes: how much a ``ReplyQueue`` keeps of what nobody has asked for; the
             oldest go first, and asking for one of those raises ``ResultEvicted``.
         max_result_size: bytes; a larger result fails with ``ResultTooLarge`` before anything is sent.
@@ -175,6 +176,7 @@ class AMQPBackend(Extension, Storing, Grouping):
             BrokerUnavailable: not within ``connect_timeout``.
             BrokerRefused: wrong credentials, no such vhost, TLS: trying on would not help.
             ChannelError: the broker refused a declaration.
+            ConfigurationError, NotSupported: it has another queue of a stream's name, or no streams.
             BackendClosed: closed before; make a new one.
 
         Cancelled, it leaves nothing behind. ``close`` may be called from another task.
@@ -314,8 +316,9 @@ class AMQPBackend(Extension, Storing, Grouping):
         Raises:
             ResultTimeout: no ready report by then.
 
-        Leaving the loop, or cancelling it, is safe; after a cancelled ``anext`` the next one goes on. Reports that are
-        not ready are consumed by who sees them.
+        Leaving the loop, or cancelling it, is safe; after a cancelled ``anext`` the next one goes on. For one who is
+        slow 1,000 reports are kept; the oldest go first, and the ready one never. Reports that are not ready are
+        consumed by who sees them, except with a ``ResultStream``, where each one who watches sees all of them.
         """
         return Watch(self._waiters, task_id, self._check_wait(task_id, timeout), self._lookup.take)
 
@@ -335,13 +338,14 @@ class AMQPBackend(Extension, Storing, Grouping):
     async def get_task_meta(self, task_id: str, backlog_limit: int = DEFAULT_BACKLOG_LIMIT) -> ResultMeta:
         """Return the latest report about a task without consuming it; PENDING when there is none.
 
-        What this process has seen of a task it waits for is answered from memory. Otherwise the task's queue is read
-        to its end, and its latest report returned to it. Nothing is declared.
+        What this process has seen of a task it waits for is answered from memory, and with a ``ResultStream`` every id.
+        Otherwise the task's queue is read to its end, and its latest report returned to it. Nothing is declared.
 
         Raises:
             BacklogLimitExceeded: the queue holds ``backlog_limit`` reports or more.
             DecodeError: all that is there cannot be read.
             BrokerUnavailable: there is no session, and none within ``rpc_timeout``.
+            ConfigurationError: a ``ResultStream``, and the backend is ``store_only``: it does not read it.
         """
         self._lifetime.check()
         self.rkey(task_id)

@@ -23,6 +23,7 @@ from aioresults import (
     ReplyQueue,
     Request,
     ResultForgotten,
+    ResultStream,
 )
 from aioresults.contrib.rabbitmq import RabbitMQNode
 from aioresults.routing import Routing
@@ -34,6 +35,7 @@ NOTHING = ("^$", "^$", "^$")
 ROUTINGS: dict[str, Callable[[], Routing]] = {
     "QueuePerTask()": QueuePerTask,
     "ReplyQueue()": ReplyQueue,
+    "ResultStream()": ResultStream,
     "QueuePerTask.celery()": QueuePerTask.celery,
     "QueuePerTask.celery_amqp_backend()": QueuePerTask.celery_amqp_backend,
 }

@@ -19,7 +19,7 @@ from typing import Final
 from rich.console import Console
 
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQNode
-from tests.benchmarks import compare, retained, service, waiters
+from tests.benchmarks import celery_calls, compare, retained, service, waiters
 from tests.benchmarks.compare import Comparison, RunFailed
 from tests.benchmarks.pair import Figures
 
@@ -90,6 +90,13 @@ def run_codec(bench: Bench) -> None:
     subprocess.run(command, cwd=compare.CHECKOUT, check=False)
 
 
+def run_celery(bench: Bench) -> None:
+    """Run the suite ``celery``."""
+    count = bench.count or celery_calls.COUNT
+    figures = celery_calls.run(bench.url_and_pid[0], count=count, rounds=bench.rounds, console=bench.console)
+    bench.console.print(celery_calls.table(figures, count))
+
+
 REPLY: Final = (
     "aiormq-confirm",
     "aioresults-reply",
@@ -111,6 +118,7 @@ SUITES: Final[dict[str, Callable[[Bench], None]]] = {
     "reply-10": PeersSuite(Comparison("one inbox per process", REPLY, 5000, 10)),
     "stream": PeersSuite(Comparison("one shared stream", STREAM, 5000, 100)),
     "retained": run_retained,
+    "celery": run_celery,
     "waiters": run_waiters,
     "codec": run_codec,
     "service": run_service,

@@ -65,9 +65,8 @@ async def test_as_celery_sends(client: CeleryClient) -> None:
     message = await sent(client)
     assert result.id == task_id
     assert json.loads(message.body) == json.loads(expected["body"])
-    headers = {**message.headers, "origin": expected["headers"]["origin"]}
-    assert headers == {**expected["headers"], "ignore_result": False}
-    assert list(message.headers) == list(expected["headers"])
+    said = {name: value for name, value in expected["headers"].items() if value not in (None, 0, {}, [None, None])}
+    assert {**message.headers, "origin": said["origin"]} == said
     properties = message.properties
     for field in ("content_type", "content_encoding", "correlation_id", "priority", "delivery_mode", "expiration"):
         assert getattr(properties, field) == expected["properties"][field], field

@@ -1,4 +1,4 @@
-"""The message that asks for a task: Celery's protocol 2, as its own client writes it.
+"""The message that asks for a task: Celery's protocol 2.
 
 A worker (5.7) dies of a body that has not three elements, and of a message without a content type, and drops without a
 word what it cannot read. So a message is made here alone, complete, and of values that were checked.
@@ -86,35 +86,30 @@ class Writer:
         )
 
     def _headers(self, ask: Ask) -> dict[str, Any]:
+        """Return the headers that Celery's client sends, without those that say nothing: a table is costly to write."""
         options = ask.options
-        eta, expires = due(options)
-        group, index = ask.group or (None, None)
         headers = {
             "lang": "py",
             "task": ask.name,
             "id": ask.task_id,
-            "shadow": options.get("shadow"),
-            "eta": eta,
-            "expires": expires,
-            "group": group,
-            "group_index": index,
-            "retries": 0,
-            "timelimit": [options.get("time_limit"), options.get("soft_time_limit")],
             "root_id": ask.task_id,
-            "parent_id": None,
             "argsrepr": options.get("argsrepr") or _shown(tuple(ask.args)),
             "kwargsrepr": options.get("kwargsrepr") or _shown(ask.kwargs),
             "origin": self._origin,
-            "ignore_result": options.get("ignore_result", False),
-            "replaced_task_nesting": 0,
-            "stamped_headers": None,
-            "stamps": {},
         }
+        headers.update((name, value) for name, value in zip(("eta", "expires"), due(options), strict=True) if value)
+        headers.update((name, options[name]) for name in ("shadow", "ignore_result") if name in options)
+        if "time_limit" in options or "soft_time_limit" in options:
+            headers["timelimit"] = [options.get("time_limit"), options.get("soft_time_limit")]
+        if ask.group is not None:
+            headers["group"], headers["group_index"] = ask.group
         if "headers" in options:
             headers.update(options["headers"])
         return headers
 
 
 def _shown(value: Any) -> str:
+    if not value:
+        return repr(value)
     text = _short.repr(value)[:MAX_REPR]
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

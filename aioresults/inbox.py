@@ -22,6 +22,9 @@ logger = logging.getLogger("aioresults")
 
 #: Unacknowledged messages, each of up to some hundred reports.
 PREFETCH: Final = 100
+#: Messages that are acknowledged together, and seconds that one waits for the others.
+ACK_COUNT: Final = 20
+ACK_DELAY: Final = 0.005
 #: Seconds before an inbox is opened again that could not be.
 RETRY_INTERVAL: Final = 1.0
 
@@ -53,6 +56,9 @@ class Inbox:
         self._make_consumer = consumer
         self._consumer: Consumer | None = None
         self._ended: asyncio.Future[None] | None = None
+        #: What was received last and is not acknowledged yet, and how many with it.
+        self._last: Message | None = None
+        self._unsettled = 0
         self.received = 0
         self.undecodable = 0
         self.repeated = 0
@@ -73,6 +79,7 @@ class Inbox:
                 self._queue.name,
             )
         channel = await session.consumer(PREFETCH)
+        self._last, self._unsettled = None, 0  # of a channel that is gone, and so back in the queue
         self._ended = ended = asyncio.get_running_loop().create_future()
 
         def end(_: object) -> None:
@@ -110,7 +117,8 @@ class Inbox:
                 await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
 
     async def finish(self, session: Session) -> None:
-        """Delete the inbox, if it is nobody's after this."""
+        """Acknowledge what was received, and delete the inbox, if it is nobody's after this."""
+        self._acknowledge()
         if not self._keep:
             if self._consumer is not None:
                 await self._consumer.cancel_by_queue(self._queue.name)
@@ -149,8 +157,21 @@ class Inbox:
             message.reject()
         else:
             self._repeats.note(message_id)
-            # Behind those who were just woken: they have waited long enough.
-            asyncio.get_running_loop().call_soon(message.ack)
+            self._acknowledge_soon(message)
+
+    def _acknowledge_soon(self, message: Message) -> None:
+        """Acknowledge it with those that follow at once: a frame for each costs a third of what reading it does."""
+        self._unsettled += 1
+        if self._last is None:
+            asyncio.get_running_loop().call_later(ACK_DELAY, self._acknowledge)
+        self._last = message
+        if self._unsettled >= ACK_COUNT:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        if self._last is not None:
+            self._last.ack(multiple=True)
+            self._last, self._unsettled = None, 0
 
     def _drop(self, error: DecodeError) -> None:
         self.undecodable += 1

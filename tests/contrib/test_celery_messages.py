@@ -67,6 +67,8 @@ async def test_as_celery_sends(client: CeleryClient) -> None:
     assert json.loads(message.body) == json.loads(expected["body"])
     said = {name: value for name, value in expected["headers"].items() if value not in (None, 0, {}, [None, None])}
     assert {**message.headers, "origin": said["origin"]} == said
+    await client.send("a")
+    assert not {"argsrepr", "kwargsrepr"} & (await sent(client)).headers.keys()
     properties = message.properties
     for field in ("content_type", "content_encoding", "correlation_id", "priority", "delivery_mode", "expiration"):
         assert getattr(properties, field) == expected["properties"][field], field

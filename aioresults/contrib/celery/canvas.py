@@ -15,6 +15,7 @@ from aioresults.contrib.celery.sender import Sender
 from aioresults.errors import ConfigurationError
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,8 @@ class Signature(Generic[T]):
 
     sender: Sender = field(repr=False, compare=False)
     name: str
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     immutable: bool = False
     result_type: type[T] | None = None
@@ -75,7 +76,7 @@ class Signature(Generic[T]):
             raise ConfigurationError(f"the signature of {self.name!r} has no task id: freeze() returns one that has")
         return AsyncResult(task_id, self.sender.backend, self.result_type)
 
-    def __or__(self, other: Signature[Any] | Chain[Any]) -> Chain[Any]:
+    def __or__(self, other: Signature[U] | Chain[U]) -> Chain[U]:
         return Chain(self.sender, [self, other])
 
     def after(self, result: Any) -> Signature[T]:
@@ -119,7 +120,7 @@ class Chain(Generic[T]):
     def __repr__(self) -> str:
         return f"<Chain: {' | '.join(member.name for member in self.members)}>"
 
-    def __or__(self, other: Signature[Any] | Chain[Any]) -> Chain[Any]:
+    def __or__(self, other: Signature[U] | Chain[U]) -> Chain[U]:
         return Chain(self._sender, [self, other])
 
     async def send(self) -> ChainResult[T]:

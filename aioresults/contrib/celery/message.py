@@ -27,7 +27,7 @@ _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = _short.maxfr
 _short.maxstring = _short.maxother = _short.maxlong = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """One task to be done: which, with what, how, and what belongs to it."""
 
@@ -88,15 +88,17 @@ class Writer:
     def _headers(self, ask: Ask) -> dict[str, Any]:
         """Return the headers that Celery's client sends, without those that say nothing: a table is costly to write."""
         options = ask.options
-        headers = {
+        headers: dict[str, Any] = {
             "lang": "py",
             "task": ask.name,
             "id": ask.task_id,
             "root_id": ask.task_id,
-            "argsrepr": options.get("argsrepr") or _shown(tuple(ask.args)),
-            "kwargsrepr": options.get("kwargsrepr") or _shown(ask.kwargs),
             "origin": self._origin,
         }
+        if ask.args or "argsrepr" in options:
+            headers["argsrepr"] = options.get("argsrepr") or _shown(tuple(ask.args))
+        if ask.kwargs or "kwargsrepr" in options:
+            headers["kwargsrepr"] = options.get("kwargsrepr") or _shown(ask.kwargs)
         headers.update((name, value) for name, value in zip(("eta", "expires"), due(options), strict=True) if value)
         headers.update((name, options[name]) for name in ("shadow", "ignore_result") if name in options)
         if "time_limit" in options or "soft_time_limit" in options:
@@ -109,7 +111,5 @@ class Writer:
 
 
 def _shown(value: Any) -> str:
-    if not value:
-        return repr(value)
     text = _short.repr(value)[:MAX_REPR]
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

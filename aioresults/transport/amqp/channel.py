@@ -322,9 +322,9 @@ def _table(arguments: Arguments) -> dict[str, Any] | None:
     return None if arguments is None else dict(arguments)
 
 
-def _to_wire(properties: Properties, message_id: str) -> spec.Basic.Properties:
+def _to_wire(properties: Properties, message_id: str) -> frames.Properties:
     timestamp = properties.timestamp
-    return spec.Basic.Properties(
+    return frames.Properties(
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
         headers=properties.headers,

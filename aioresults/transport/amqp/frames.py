@@ -63,7 +63,7 @@ def _short_string(value: str) -> bytes:
 
 def _table(headers: Mapping[str, Any]) -> bytes:
     """Return what pamqp's ``field_table`` does; most headers are text."""
-    parts = []
+    parts: list[bytes] = []
     for name in sorted(headers):
         value = headers[name]
         if type(value) is str:

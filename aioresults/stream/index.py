@@ -165,10 +165,11 @@ class Index:
 
     def restore(self, position: Position, task_id: str, documents: Iterable[Document]) -> None:
         """Put the documents of a task from one message back in their place; none: the message is gone for good."""
-        entry = self._pop(task_id)
-        if entry is None:
-            return
+        entry = self._here.get(task_id) or self._elsewhere.get(task_id) or []
         records = [entry] if isinstance(entry, bytes) else entry
+        if not any(_is_elsewhere(each) and _offset(each) == position.offset for each in records):
+            return  # it is here, or was forgotten meanwhile
+        self._pop(task_id)
         before = [each for each in records if _offset(each) < position.offset]
         after = [each for each in records if _offset(each) > position.offset]
         self._put_back(task_id, before, [(position, each) for each in documents], after)

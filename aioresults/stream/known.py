@@ -84,7 +84,10 @@ class Known:
 
     def _show(self, task_id: str) -> None:
         """Tell the observers of a report that nobody waits for, if it counts."""
-        documents = self.index.documents(task_id) or []
+        documents = self.index.documents(task_id)
+        if documents is None:
+            self.recall.fetch(task_id).add_done_callback(lambda done: self._show_fetched(task_id, done))
+            return
         try:
             before, now = self._read(documents[:-1]), self._read(documents)
         except DecodeError as error:
@@ -92,6 +95,10 @@ class Known:
             return
         if len(now) > len(before):
             self._waiters.show(now[-1])
+
+    def _show_fetched(self, task_id: str, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._show(task_id)
 
     def _read(self, documents: Iterable[Document]) -> list[ResultMeta]:
         """Return the reports that counted when they came, in order.

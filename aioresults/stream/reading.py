@@ -15,13 +15,15 @@ from aioresults.stream.index import Position
 
 #: Seconds after which what is owed is acknowledged, when nothing more comes.
 QUIET: Final = 1.0
+#: The last second that the index has room for; what claims to be later is as young as can be.
+LATEST: Final = 2**32 - 1
 
 
 def position_of(message: Message) -> Position:
     """Return where a message is in its stream, and when its writer sent it; now, if that does not say."""
     offset = message.headers.get("x-stream-offset", 0)
     sent = message.properties.timestamp
-    return Position(int(offset), int(wall_clock() if sent is None else sent))
+    return Position(int(offset), min(max(0, int(wall_clock() if sent is None else sent)), LATEST))
 
 
 class Credit:

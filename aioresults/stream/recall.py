@@ -160,8 +160,12 @@ class Recall:
             if wanted is not None:
                 positions[position.offset] = position
                 for document in documents:
-                    if document.task_id in wanted and document.body:
+                    if document.task_id not in wanted:
+                        continue
+                    if document.body:
                         found.setdefault((position.offset, document.task_id), []).append(document)
+                    else:
+                        found.pop((position.offset, document.task_id), None)  # forgotten
 
         await self._scan(first, last, receive, prefetch=min(len(run), PREFETCH))
         self.fetched += len(positions)

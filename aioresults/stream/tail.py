@@ -185,6 +185,8 @@ class Tail:
 
     def _start_over(self) -> None:
         self._offset = None
+        self._repeats = Repeats()  # what is read once more is none
+        self.known.is_live = False
         self.known.index.clear()
 
     async def _mark(self, session: Session) -> None:

@@ -200,6 +200,26 @@ class TestSessions:
         assert await reader.wait_for(task_id, timeout=20) == "new"
         assert await states_of(reader, asked[0]) == ["PENDING"]
 
+    async def test_a_stream_that_is_read_once_more_is_read_whole(
+        self, shaky: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that did not answer for long may turn out to be the same."""
+        reader, worker, asked, forgotten = await shaky.open(), await shaky.open(), ids(20), new_id()
+        await store_all(worker, asked)
+        await worker.store_result(forgotten, 1)
+        await worker.forget(forgotten)
+        await reader.get_many(asked, timeout=5)
+        monkeypatch.setattr(tail, "STALL", 0.2)
+        reading = reader._lifetime._reader
+        assert isinstance(reading, tail.Tail)
+        receive = reading._receive
+        monkeypatch.setattr(reading, "_receive", lambda message: None)
+        await cut(shaky, reader, worker)
+        await eventually(lambda: reader.stats()["indexed"] == 0)
+        monkeypatch.setattr(reading, "_receive", receive)
+        await eventually(lambda: reader.stats()["caught_up"] is True)
+        assert await states_of(reader, *asked, forgotten) == ["SUCCESS"] * 20 + ["PENDING"]
+
 
 class TestBounds:
     async def test_documents_that_were_let_go_are_fetched(self, lab: Lab, worker: AMQPBackend) -> None:
@@ -220,6 +240,32 @@ class TestBounds:
         metas = await reader.get_many(asked, timeout=20)
         assert [meta.result for meta in metas.values()] == [f"of {task_id}" for task_id in asked]
         assert reader.stats()["searched"] == 0
+
+    async def test_arrivals_are_shown_whose_first_reports_were_let_go(self, lab: Lab, worker: AMQPBackend) -> None:
+        task_id = new_id()
+        reader = await lab.open(routing=stream_of(lab, index_bytes=1000))
+        await worker.mark_as_started(task_id)
+        await store_all(worker, ids(50))
+        await eventually(lambda: reader.stats()["received"] == 51)
+        draining = asyncio.create_task(reader.drain_events(timeout=5))
+        await asyncio.sleep(0)
+        await worker.store_result(task_id, "result")
+        assert (await draining)[task_id].result == "result"
+
+    async def test_what_was_forgotten_in_the_message_that_is_fetched(self, lab: Lab, worker: AMQPBackend) -> None:
+        task_id = new_id()
+        reader = await lab.open(routing=stream_of(lab, index_bytes=1000))
+        reading = worker._lifetime._reader
+        assert isinstance(reading, tail.Tail)
+        old = worker.store_result(task_id, "old")
+        forgotten = reading._forget(task_id)  # as `forget` does
+        new = worker.store_result(task_id, "new", "PROGRESS")
+        await asyncio.gather(old, forgotten, new)
+        assert worker.stats()["messages"] == 1
+        await store_all(worker, ids(50))
+        await eventually(lambda: reader.stats()["received"] == 52)
+        assert (await reader.get_task_meta(task_id)).status == "PROGRESS"
+        assert reader.stats()["fetched"] == 1
 
     async def test_what_comes_while_it_is_fetched_is_told_in_order(self, lab: Lab, worker: AMQPBackend) -> None:
         task_id = new_id()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from aioresults.messaging import Message
 from aioresults.serialization import Document
 from aioresults.stream import Index
 from aioresults.stream.index import HISTORY, Position
+from aioresults.stream.reading import position_of
+from aioresults.transport.base import Delivery, Properties
 
 JSON = "application/json"
 
@@ -80,6 +84,19 @@ def test_a_report_of_a_task_whose_others_were_let_go() -> None:
     assert (index.documents("a"), index.missing("a")) == (None, [0])
     index.restore(Position(0, 0), "a", [document("a", "first"), document("a", "second")])
     assert bodies(index, "a") == [b"first", b"second", b"last"]
+
+
+def test_what_was_forgotten_while_it_was_fetched_stays_so() -> None:
+    index = make(max_bytes=500, max_count=100)
+    fill(index, 200)
+    assert not index.is_complete
+    assert index.missing("110") == [110]
+    index.forget(Position(200, 200), "110")
+    index.restore(Position(110, 110), "110", [document("110", "found")])
+    assert index.documents("110") == []
+    index.add(Position(201, 201), document("110", "new"))
+    index.restore(Position(110, 110), "110", [document("110", "found")])
+    assert bodies(index, "110") == [b"new"]
 
 
 def test_what_somebody_is_told_of_stays() -> None:
@@ -159,6 +176,14 @@ def test_more_kinds_of_documents_than_there_are() -> None:
     for number in range(300):
         index.add(Position(number, 0), document("a", "x", f"application/json; n={number}"))
     assert len(index.documents("a") or ()) == 254
+
+
+@pytest.mark.parametrize(("sent", "time"), [(5, 5), (-1, 0), (2**40, 2**32 - 1)])
+def test_a_message_of_any_date(sent: int, time: int) -> None:
+    properties = Properties(headers={"x-stream-offset": 7}, timestamp=sent)
+    position = position_of(Message(Delivery(None, b"", properties, 1, False, "", "")))  # type: ignore[arg-type]
+    assert position == Position(7, time)
+    assert make().add(position, document("a"))
 
 
 class Machine(RuleBasedStateMachine):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from aioresults import checks, states
 from aioresults.errors import DecodeError, NotFound
-from aioresults.messaging import NoCacheQueue, Producer, Queue
+from aioresults.messaging import Consumer, Message, NoCacheQueue, Producer, Queue
 from aioresults.outbox import Outbox
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
@@ -24,10 +25,9 @@ from aioresults.sessions import Sessions
 from aioresults.stored import Stored
 
 PREFIX: Final = OURS + "group."
-#: A queue of a group that is there and empty: another process looks at this moment. Seconds between two looks of ours,
-#: and how many there are.
-RETRY_INTERVAL: Final = 0.01
-ATTEMPTS: Final = 100
+#: Seconds to wait for the message of a queue that is there and empty: another process looks at this moment, or whoever
+#: saved the group was stopped between declaring and publishing.
+PATIENCE: Final = 1.0
 
 
 class Groups:
@@ -58,6 +58,8 @@ class Groups:
         self._rpc_timeout = rpc_timeout
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._cached = 0
+        #: The newest look of this process at each group, unless the group was saved or deleted since.
+        self._looks: dict[str, asyncio.Task[Any]] = {}
         #: What is on its way to the broker.
         self.outbox: Final = Outbox(
             sessions,
@@ -92,7 +94,10 @@ class Groups:
         self.discard(group_id)
         saved = Stored(group_id, group_id, document, None)
         self.outbox.put(routing_key, saved)
-        await saved
+        try:
+            await saved
+        finally:
+            self.discard(group_id)  # what was seen meanwhile
 
     async def restore(self, group_id: str, *, cache: bool) -> Any | None:
         """Return the form of a group, or None when there is none.
@@ -108,28 +113,49 @@ class Groups:
         if cache and (known := self._cache.get(group_id)) is not None:
             self._cache.move_to_end(group_id)
             return known
-        async with self._sessions.within(self._rpc_timeout) as session:
-            form = await session.run(lambda channel: self._look(queue(channel), group_id))
-        if form is not None:
-            self._keep(group_id, form)
-        return form
+        look = self._looks.get(group_id) if cache else None
+        if look is None:
+            look = self._looks[group_id] = asyncio.create_task(self._look(queue, group_id))
+            look.add_done_callback(partial(self._seen, group_id))
+        return await asyncio.shield(look)
 
     async def _look(self, queue: Queue, group_id: str) -> Any | None:
-        for _ in range(ATTEMPTS):
+        async with self._sessions.within(self._rpc_timeout) as session:
+            return await session.run(lambda channel: self._read(queue(channel), group_id))
+
+    def _seen(self, group_id: str, look: asyncio.Task[Any]) -> None:
+        if self._looks.get(group_id) is not look:
+            return
+        del self._looks[group_id]
+        if not look.cancelled() and look.exception() is None and look.result() is not None:
+            self._keep(group_id, look.result())
+
+    async def _read(self, queue: Queue, group_id: str) -> Any | None:
+        try:
+            message = await queue.get() or await self._given_back(queue)
+        except NotFound:
+            return None
+        if message is None:
+            return None
+        try:
+            meta = self._reports.read(message)
+        finally:
+            message.requeue()
+        if meta.task_id != group_id:
+            raise DecodeError(f"the queue of group {group_id!r} holds something else")
+        return meta.result
+
+    async def _given_back(self, queue: Queue) -> Message | None:
+        """Return the message when those who look at it give it back; None when nobody does.
+
+        Consumers are handed it one after another, in the order they came.
+        """
+        async with Consumer(queue.channel, queue, auto_declare=False, prefetch_count=1) as consumer:
             try:
-                message = await queue.get()
-            except NotFound:
+                async with asyncio.timeout(min(PATIENCE, self._rpc_timeout / 2)):
+                    return await anext(consumer)
+            except TimeoutError:
                 return None
-            if message is not None:
-                try:
-                    meta = self._reports.read(message)
-                finally:
-                    message.requeue()
-                if meta.task_id != group_id:
-                    raise DecodeError(f"the queue of group {group_id!r} holds something else")
-                return meta.result
-            await asyncio.sleep(RETRY_INTERVAL)
-        return None  # whoever saved it was stopped between declaring and publishing
 
     async def delete(self, group_id: str) -> None:
         """Delete what the broker and this process hold of a group; one that is not there is no error."""
@@ -137,11 +163,12 @@ class Groups:
         self.discard(group_id)
         async with self._sessions.within(self._rpc_timeout) as session:
             await session.run(lambda channel: queue(channel).delete())
+        self.discard(group_id)  # what was seen meanwhile
 
     # The cache
 
     def _keep(self, group_id: str, form: Any) -> None:
-        self.discard(group_id)
+        self._drop(group_id)
         self._cache[group_id] = form
         self._cached += _size(form)
         while self._cached > self._max_cached:
@@ -149,7 +176,11 @@ class Groups:
             self._cached -= _size(oldest)
 
     def discard(self, group_id: str) -> None:
-        """Forget what this process has seen of a group."""
+        """Forget what this process has seen of a group, and what it is about to see."""
+        self._looks.pop(group_id, None)
+        self._drop(group_id)
+
+    def _drop(self, group_id: str) -> None:
         form = self._cache.pop(group_id, None)
         if form is not None:
             self._cached -= _size(form)
@@ -157,4 +188,6 @@ class Groups:
 
 def _size(form: Any) -> int:
     """Return how many members a group has, at least one; those of groups inside it count as one."""
-    return max(1, len(form[1])) if isinstance(form, Sequence) and len(form) == 2 and form[1] else 1
+    return (
+        max(1, len(form[1])) if isinstance(form, Sequence) and len(form) == 2 and isinstance(form[1], Sequence) else 1
+    )

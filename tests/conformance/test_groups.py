@@ -40,6 +40,10 @@ def queue_name(group: GroupResult) -> str:
     return f"aioresults.group.{group.id}"
 
 
+async def consumed(raw: Raw, name: str, consumers: int) -> bool:
+    return await raw.consumers(name) == consumers
+
+
 def nested(backend: AMQPBackend) -> GroupResult:
     inner = GroupResult(new_id(), [*handles(backend, 1), group_of(backend, 2)])
     parent = AsyncResult[Any](new_id(), backend, parent=AsyncResult(new_id(), backend))
@@ -107,6 +111,43 @@ class TestSaving:
         )
         assert restored == [group] * 40
 
+    async def test_who_looks_waits_for_others_who_do(self, worker: AMQPBackend, caller: AMQPBackend, raw: Raw) -> None:
+        """What another process holds is not gone: it comes when it is given back, and without asking for it again."""
+        group = group_of(worker, 3)
+        await group.save()
+        channel = await raw.channel()
+        held = await channel.basic_get(queue_name(group))
+        assert held is not None
+        looking = [asyncio.create_task(backend.restore_group(group.id)) for backend in (caller, caller, worker)]
+        await eventually(lambda: consumed(raw, queue_name(group), 2))
+        channel.basic_nack(held.delivery_tag)
+        assert await asyncio.gather(*looking) == [group] * 3
+        await eventually(lambda: raw.is_ready(queue_name(group), 1))
+        assert await consumed(raw, queue_name(group), 0)
+
+    async def test_a_queue_without_its_message_is_no_group(self, caller: AMQPBackend, raw: Raw) -> None:
+        group = group_of(caller, 3)
+        await group.save()
+        await (await raw.channel()).queue_purge(queue_name(group))
+        assert await caller.restore_group(group.id) is None
+        assert await consumed(raw, queue_name(group), 0)
+
+    async def test_what_is_seen_while_it_is_replaced_is_not_remembered(self, caller: AMQPBackend, raw: Raw) -> None:
+        group = group_of(caller, 1)
+        await group.save()
+        channel = await raw.channel()
+        held = await channel.basic_get(queue_name(group))
+        assert held is not None
+        looking = asyncio.create_task(caller.restore_group(group.id))
+        await eventually(lambda: consumed(raw, queue_name(group), 1))
+        await group.delete()
+        assert await looking is None
+        larger = GroupResult(group.id, [*group, *handles(caller, 1)])
+        looking = asyncio.create_task(caller.restore_group(group.id))
+        await larger.save()
+        assert await looking in (None, larger)
+        assert await caller.restore_group(group.id) == larger
+
     async def test_is_a_durable_queue_that_expires(self, lab: Lab, raw: Raw) -> None:
         backend = await lab.open(store_only=True, expires=60)
         group = group_of(backend, 1)
@@ -160,7 +201,12 @@ class TestSaving:
         assert [await backend.restore_group(group.id) for group in groups] == [None, *groups[1:]]
 
     async def test_what_cannot_be_read_is_told_and_stays(self, caller: AMQPBackend, raw: Raw) -> None:
-        for body in (b"\xff", b'{"task_id": "other", "status": "SUCCESS"}', b'{"status": "SUCCESS", "result": 1}'):
+        for body in (
+            b"\xff",
+            b'{"task_id": "other", "status": "SUCCESS"}',
+            b'{"status": "SUCCESS", "result": 1}',
+            b'{"status": "SUCCESS", "result": [["g", null], 5]}',
+        ):
             group = group_of(caller, 1)
             await group.save()
             await raw.get(queue_name(group))

@@ -16,7 +16,7 @@ from itertools import chain
 from time import monotonic
 from urllib.parse import urlsplit
 
-from aioresults import QueuePerTask, ReplyQueue
+from aioresults import QueuePerTask, ReplyQueue, ResultStream
 from tests.adversity.leaks import no_leaks
 from tests.chaos.faults import FAULTS, PASSWORD, USER, Fault, Site
 from tests.chaos.load import Pair
@@ -58,6 +58,8 @@ async def pairs(nodes: list[Node], tally: Tally, rng: random.Random) -> AsyncIte
                  batch=10, jobs=24, pause=0.5, replaceable=True),
             Pair("reply", lambda: ReplyQueue(queue_type=queue_type), urls, await proxy(), await proxy(), tally, rng,
                  batch=250, jobs=18, pause=0.8, replaceable=False),
+            Pair("stream", lambda: ResultStream("aioresults.chaos"), urls, await proxy(), await proxy(), tally, rng,
+                 batch=100, jobs=12, pause=0.8, replaceable=True),
         ]  # fmt: skip
         await asyncio.gather(*(pair.open() for pair in opened))
         yield opened

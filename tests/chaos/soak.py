@@ -65,6 +65,7 @@ async def _work(caller: AMQPBackend, worker: AMQPBackend, between: Proxy, total:
 
     await asyncio.gather(*(call() for _ in range(CALLS)))
     growth = _allocated() - after_a_tenth
+    await eventually(lambda: caller.stats()["connected"] is worker.stats()["connected"] is True)
     await eventually(lambda: descriptors() <= files and len(backend_tasks()) <= tasks, 10)
     stats = {**caller.stats(), "worker's sessions": worker.stats()["sessions"]}
     print(f"{awaited} results in {monotonic() - began:.0f} s, {stats['sessions']} sessions, growth {growth} bytes")

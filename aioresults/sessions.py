@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from aioresults.channel_pool import ChannelPool
 from aioresults.deadline import limited
-from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable
+from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, ChannelClosed
 from aioresults.events import Blocked, Connected, ConnectFailed, ConnectionLost, ConnectRefused, Emit, Unblocked, log
 from aioresults.lag import LoopLag
 from aioresults.transport.base import Channel, Connection, Transport
@@ -115,7 +115,7 @@ class Sessions:
     Args:
         transport: where connections come from.
         prepare: awaited with each new session before anyone uses it, to declare what must exist; an error of it
-            that is not ``BrokerUnavailable`` counts as being refused for good.
+            that is not ``BrokerUnavailable`` or ``ChannelClosed`` counts as being refused for good.
         on_refused: called when trying again does not help.
         store_only: no connection to consume.
         connect_timeout: seconds in which every address is tried: an attempt has its share of them.
@@ -181,6 +181,9 @@ class Sessions:
                     await self._refused(error)
                 else:
                     self._failed(error, failed)
+            except ChannelClosed as error:  # a queue whose node is down, a stream that is about to start
+                failed += 1
+                self._failed(BrokerUnavailable(str(error)), failed)
             except AioResultsError as error:
                 failed += 1
                 await self._refused(error)
@@ -211,6 +214,8 @@ class Sessions:
                 await self._prepare(session)
             return session
         except BaseException as error:
+            if opened:
+                self._transport.skip()  # it let us in, and was of no use
             for each in reversed(opened):
                 await each.close()
             if isinstance(error, Exception) and not isinstance(error, AioResultsError):

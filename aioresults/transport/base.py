@@ -255,6 +255,10 @@ class Transport(Protocol):
         """How many addresses are tried in turn."""
         ...
 
+    def skip(self) -> None:
+        """Have the next address tried next: the last one took a connection, and was of no use."""
+        ...
+
     async def connect(self) -> Connection:
         """Open one connection.
 

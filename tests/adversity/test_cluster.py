@@ -75,23 +75,3 @@ async def test_a_node_is_lost_and_regained(nodes: list[Node], lost: int) -> None
     connection = await transport_for(urls[1]).connect()
     await (await connection.channel()).queue_delete(name)
     await connection.close()
-
-
-async def test_a_node_that_freezes_gives_way_to_the_next(nodes: list[Node]) -> None:
-    ids = new_ids(20)
-    urls = [node.url for node in nodes]
-    async with (
-        no_leaks(within=10),
-        AMQPBackend(urls, routing=ReplyQueue(queue_type="quorum"), heartbeat=1, connect_timeout=3) as caller,
-        AMQPBackend(urls[1:], routing=ReplyQueue(), store_only=True) as worker,
-    ):
-        waiting = asyncio.ensure_future(results(caller, ids))
-        await store(worker, caller, ids[:10])
-        nodes[0].freeze()
-        try:
-            await eventually(lambda: not caller.stats()["connected"], 20)
-            await eventually(lambda: caller.stats()["connected"] is True, 30)
-            await asyncio.wait_for(store(worker, caller, ids[10:]), 60)
-            assert await asyncio.wait_for(waiting, 60) == ids
-        finally:
-            nodes[0].thaw()

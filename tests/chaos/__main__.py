@@ -70,7 +70,12 @@ async def strike(fault: Fault, site: Site, tally: Tally) -> None:
     """Have a fault happen, and measure how long it takes until a new result goes through every pair."""
     began = await fault.strike(site) or monotonic()
     tally.faults[fault.name] += 1
-    passing = [asyncio.create_task(pair.canary()) for pair in site.pairs]
+
+    async def canary(pair: Pair) -> float:
+        await pair.one()
+        return monotonic() - began
+
+    passing = [asyncio.create_task(canary(pair)) for pair in site.pairs]
     await asyncio.wait(passing, timeout=PATIENCE)
     for pair, task in zip(site.pairs, passing, strict=True):
         if not task.done():
@@ -79,7 +84,8 @@ async def strike(fault: Fault, site: Site, tally: Tally) -> None:
                 f"{pair.name}: no result within {PATIENCE:g} s after {fault.name!r}: "
                 f"caller {pair.caller.stats()}, worker {pair.worker.stats()}"
             )
-    tally.recoveries.setdefault(fault.name, []).append(monotonic() - began)
+        else:
+            tally.recoveries.setdefault((fault.name, pair.name), []).append(task.result())
 
 
 async def run(nodes: list[Node], options: argparse.Namespace, tally: Tally) -> None:

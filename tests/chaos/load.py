@@ -208,7 +208,6 @@ class Pair:
     async def watch(self) -> None:
         """Every report of one task, in order."""
         [task_id] = self.new_ids(1)
-        seen: list[int] = []
 
         async def report() -> None:
             for number, status in enumerate(REPORTS):
@@ -216,16 +215,15 @@ class Pair:
                 await self._store(task_id, result, status)
 
         async def watch() -> None:
+            seen: list[int] = []  # by one call: another one may see it all again
             async for meta in self.caller.watch(task_id):
                 if meta.is_ready:
                     self._check(task_id, meta.result)
-                    seen.append(len(REPORTS) - 1)
-                else:
-                    seen.append(meta.result)
+                seen.append(len(REPORTS) - 1 if meta.is_ready else meta.result)
+                if seen != sorted(seen):
+                    self._tally.wrong.append(f"{task_id}: reports out of order: {seen}")
 
         await asyncio.gather(report(), self._ask(watch))
-        if seen != sorted(seen):
-            self._tally.wrong.append(f"{task_id}: reports out of order: {seen}")
 
     async def nothing(self) -> None:
         """A wait for what never comes ends at its deadline; so does a look."""
@@ -239,7 +237,3 @@ class Pair:
         except AioResultsError as error:
             self._tally.told[type(error).__name__] += 1
         self._tally.overrun = max(self._tally.overrun, monotonic() - began - timeout)
-
-    async def canary(self) -> None:
-        """One result through the pair."""
-        await self.one()

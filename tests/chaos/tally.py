@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +31,8 @@ class Tally:
     told: Counter[str] = field(default_factory=Counter)
     #: The longest that a call outlived its deadline, in seconds.
     overrun: float = 0.0
-    #: From the end of a fault (of a restart: from the first login) until a new result went through everywhere.
-    recoveries: dict[str, list[float]] = field(default_factory=dict)
+    #: By fault and pair: from its end (of a restart: from the first login) until a new result went through.
+    recoveries: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     sessions: int = 0
     duplicates: int = 0
     leaked: list[str] = field(default_factory=list)
@@ -42,9 +43,9 @@ class Tally:
         found += [f"wrong: {text}" for text in self.wrong] + [f"leaked: {text}" for text in self.leaked]
         if self.overrun > RPC_TIMEOUT + SLACK:
             found.append(f"a call outlived its deadline by {self.overrun:.1f} s")
-        for name, seconds in self.recoveries.items():
+        for (name, pair), seconds in self.recoveries.items():
             if name in RESTARTS and max(seconds) > RESTART_LIMIT:
-                found.append(f"{max(seconds):.1f} s to recover from {name!r}")
+                found.append(f"slow: {pair} took {max(seconds):.1f} s to recover from {name!r}")
         return found
 
     def lines(self) -> Iterator[str]:
@@ -59,12 +60,12 @@ class Tally:
         yield f"sessions            {self.sessions}"
         yield f"longest overrun     {self.overrun:.2f} s after a deadline"
         yield f"errors told         {dict(self.told) or 'none'}"
-        slowest = max((max(seconds), name) for name, seconds in self.recoveries.items())
-        yield f"slowest recovery    {slowest[0]:.2f} s, from: {slowest[1]}"
-        for name in sorted(self.recoveries):
-            seconds = sorted(self.recoveries[name])
-            middle = seconds[len(seconds) // 2]
-            yield f"  {name:45} {len(seconds):3} x  median {middle:5.2f} s  slowest {seconds[-1]:5.2f} s"
+        pairs = list(dict.fromkeys(pair for _, pair in self.recoveries))
+        yield f"recovery, median and slowest, seconds:{'':9}{''.join(f'{pair:>14}' for pair in pairs)}"
+        for name in sorted(self.faults):
+            columns = (sorted(self.recoveries.get((name, pair), [math.nan])) for pair in pairs)
+            texts = (f"{seconds[len(seconds) // 2]:8.2f} {seconds[-1]:5.2f}" for seconds in columns)
+            yield f"  {self.faults[name]:3} x {name:40}{''.join(texts)}"
 
 
 #: Faults after which the broker has to be logged in to again, and how long that may take: seconds.

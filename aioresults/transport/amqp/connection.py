@@ -62,14 +62,17 @@ class AMQPTransport:
     def nodes(self) -> int:
         return max(1, len(self._urls))
 
+    def skip(self) -> None:
+        if self._urls:
+            self._next = (self._next + 1) % len(self._urls)
+
     async def connect(self) -> AMQPConnection:
         opener = self._connection() if self._connection else self._open(self._urls[self._next])
         opening = asyncio.ensure_future(opener)
         try:
             opened = await asyncio.shield(opening)
         except (Exception, asyncio.CancelledError) as error:
-            if self._urls:
-                self._next = (self._next + 1) % len(self._urls)
+            self.skip()
             if is_cancelled_by_caller(error):
                 # A task of its own, because its caller may be cancelled once more.
                 giving_up = asyncio.create_task(_give_up(opening))

@@ -252,6 +252,9 @@ class MemoryTransport:
     def nodes(self) -> int:
         return 1
 
+    def skip(self) -> None:
+        """Do nothing: there is one."""
+
     async def connect(self) -> MemoryConnection:
         return await self.broker.connect()
 

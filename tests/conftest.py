@@ -6,6 +6,7 @@
 | `amqp_url`         | session  | its URL                                                                      |
 | `broker_url`       | function | runs the test twice: on a `memory://` broker of its own, and on `amqp_url`   |
 | `private_rabbitmq` | function | a node to stop, kill and freeze; runs at the start, with what others left    |
+| `own_broker`       | function | the same, or node 1 of the command in `AIORESULTS_TEST_BROKERCTL`            |
 | `proxy`            | function | `await proxy(url)`: a `Proxy` in front of that URL                           |
 
 RabbitMQ is shared between tests: names and task ids are unique to each, and nobody counts what is there in all.
@@ -13,6 +14,7 @@ RabbitMQ is shared between tests: names and task ids are unique to each, and nob
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -21,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from aioresults.contrib.rabbitmq import ExistingBroker, RabbitMQNode, broker_for_tests
+from tests.nodes import BROKERCTL, Node, one_node
 from tests.proxy import Proxy
 
 
@@ -62,6 +65,21 @@ def private_rabbitmq(_spare_node: RabbitMQNode) -> RabbitMQNode:
     if not _spare_node.answers():
         _spare_node.restart()
     return _spare_node
+
+
+@pytest.fixture(scope="session")
+def _controlled_node() -> Iterator[Node]:
+    with one_node() as node:
+        yield node
+
+
+@pytest.fixture
+def own_broker(request: pytest.FixtureRequest) -> Node:
+    name = "_controlled_node" if BROKERCTL in os.environ else "_spare_node"
+    node: Node = request.getfixturevalue(name)
+    node.thaw()
+    node.start()
+    return node
 
 
 @pytest.fixture

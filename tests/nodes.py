@@ -2,7 +2,7 @@
 
 The environment variable `AIORESULTS_TEST_BROKERCTL` names a command for nodes of another RabbitMQ than the installed
 one: `up N` starts node N and prints its URL, `cluster N` makes one cluster of the nodes 1 to N and prints a URL a line,
-`kill N` ends a node at once, `ctl N ARGS...` is rabbitmqctl there, and `down` stops them all.
+`kill N` ends a node at once, and `ctl N ARGS...` is rabbitmqctl there. Nodes 1 to 3 are used, and left running.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ControlledNode:
 
 @contextmanager
 def one_node() -> Iterator[Node]:
-    """Yield a node, which is stopped at the end."""
+    """Yield a node; a private one is gone at the end."""
     command = os.environ.get(BROKERCTL)
     if command is None:
         with RabbitMQNode() as private:
@@ -113,12 +113,12 @@ def one_node() -> Iterator[Node]:
     try:
         yield controlled
     finally:
-        controlled.stop()
+        controlled.start()
 
 
 @contextmanager
 def cluster(count: int = 3) -> Iterator[list[Node]]:
-    """Yield the nodes of a new cluster, which are stopped at the end."""
+    """Yield the nodes of a new cluster, which ends with the block."""
     command = os.environ.get(BROKERCTL)
     if command is None:
         with ExitStack() as stack:
@@ -132,13 +132,16 @@ def cluster(count: int = 3) -> Iterator[list[Node]]:
             yield [first, *others]
         return
     subprocess.run([command, "cluster", str(count)], check=True, capture_output=True, timeout=240)
-    nodes = [ControlledNode(command, number) for number in range(1, count + 1)]
+    members = [ControlledNode(command, number) for number in range(1, count + 1)]
     try:
-        yield list(nodes)
+        yield list(members)
     finally:
-        for member in nodes:
+        for member in members:
             member.start()  # a node that was left out cannot leave the cluster
-        subprocess.run([command, "down"], check=True, capture_output=True, timeout=120)
+        for member in members[1:]:
+            member.ctl("stop_app")
+            member.ctl("reset")
+            member.stop()
 
 
 async def can_log_in(url: str) -> bool:

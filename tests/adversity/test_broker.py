@@ -21,11 +21,11 @@ from aioresults import (
     ResultForgotten,
     ResultTimeout,
 )
-from aioresults.contrib.rabbitmq import RabbitMQNode
 from aioresults.routing import Routing
 from aioresults.transport import transport_for
 from tests.adversity.leaks import no_leaks
 from tests.eventually import eventually
+from tests.nodes import Node
 from tests.proxy import Proxy
 
 MakeProxy = Callable[[str], Awaitable[Proxy]]
@@ -53,9 +53,9 @@ async def store_each(backend: AMQPBackend, ids: list[str], reply_to: str | None 
 
 
 @pytest.mark.parametrize("routing", [QueuePerTask, ReplyQueue])
-async def test_frozen_and_woken(private_rabbitmq: RabbitMQNode, routing: type[QueuePerTask | ReplyQueue]) -> None:
+async def test_frozen_and_woken(own_broker: Node, routing: type[QueuePerTask | ReplyQueue]) -> None:
     """Calls with a limit keep it; waits and stores outlast it; what was asked for in vain holds nothing back."""
-    url, ids = private_rabbitmq.url, new_ids(40)
+    url, ids = own_broker.url, new_ids(40)
     one: Routing = routing()
     other: Routing = routing()
     async with (
@@ -66,7 +66,7 @@ async def test_frozen_and_woken(private_rabbitmq: RabbitMQNode, routing: type[Qu
         await store_each(worker, ids[:10], caller.reply_to)
         waiting = asyncio.ensure_future(_results(caller, ids[20:]))
         await asyncio.sleep(0.2)
-        private_rabbitmq.freeze()
+        own_broker.freeze()
         try:
             began = monotonic()
             looks = [caller.get_task_meta(task_id) for task_id in ids[:10]]
@@ -80,46 +80,46 @@ async def test_frozen_and_woken(private_rabbitmq: RabbitMQNode, routing: type[Qu
             await asyncio.sleep(1)
             assert not storing.done()
         finally:
-            private_rabbitmq.thaw()
+            own_broker.thaw()
         began = monotonic()
         await asyncio.wait_for(storing, 20)
         assert await asyncio.wait_for(waiting, 20) == ids[20:]
         # Also what the looks had asked for, and got after nobody wanted it any more.
         assert await asyncio.wait_for(_results(caller, ids[:20]), 20) == ids[:20]
         assert monotonic() - began < 10
-        channels = await asyncio.to_thread(private_rabbitmq.ctl, "list_channels", "pid", "messages_unacknowledged")
+        channels = await asyncio.to_thread(own_broker.ctl, "list_channels", "pid", "messages_unacknowledged")
         unacknowledged = [line.split()[-1] for line in channels.splitlines()[1:]]
         assert set(unacknowledged) <= {"0"}
-    assert "aioresults" not in await asyncio.to_thread(private_rabbitmq.ctl, "list_connections", "client_properties")
+    assert "aioresults" not in await asyncio.to_thread(own_broker.ctl, "list_connections", "client_properties")
 
 
 async def _results(backend: AMQPBackend, ids: list[str]) -> list[object]:
     return [meta.result for meta in (await backend.get_many(ids)).values()]
 
 
-async def test_frozen_for_longer_than_the_heartbeat_allows(private_rabbitmq: RabbitMQNode) -> None:
+async def test_frozen_for_longer_than_the_heartbeat_allows(own_broker: Node) -> None:
     ids = new_ids(20)
     async with (
         no_leaks(within=10),
-        AMQPBackend(private_rabbitmq.url, heartbeat=1) as caller,
-        AMQPBackend(private_rabbitmq.url, heartbeat=1) as worker,
+        AMQPBackend(own_broker.url, heartbeat=1) as caller,
+        AMQPBackend(own_broker.url, heartbeat=1) as worker,
     ):
         waiting = asyncio.ensure_future(_results(caller, ids))
         await store_each(worker, ids[:5])
-        private_rabbitmq.freeze()
+        own_broker.freeze()
         try:
             storing = asyncio.ensure_future(store_each(worker, ids[5:]))
             await eventually(lambda: not caller.stats()["connected"] and not worker.stats()["connected"], 20)
         finally:
-            private_rabbitmq.thaw()
+            own_broker.thaw()
         await asyncio.wait_for(storing, 20)
         assert await asyncio.wait_for(waiting, 20) == ids
 
 
-async def test_publishers_are_blocked_and_released(private_rabbitmq: RabbitMQNode) -> None:
+async def test_publishers_are_blocked_and_released(own_broker: Node) -> None:
     ids = new_ids(20)
-    ctl = private_rabbitmq.ctl
-    async with no_leaks(), AMQPBackend(private_rabbitmq.url) as caller, AMQPBackend(private_rabbitmq.url) as worker:
+    ctl = own_broker.ctl
+    async with no_leaks(), AMQPBackend(own_broker.url) as caller, AMQPBackend(own_broker.url) as worker:
         await store_each(worker, ids[:10])
         await asyncio.to_thread(ctl, "set_vm_memory_high_watermark", "0.00001")
         try:

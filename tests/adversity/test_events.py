@@ -22,7 +22,6 @@ from aioresults import (
     ResultNotRouted,
     ResultTimeout,
 )
-from aioresults.contrib.rabbitmq import RabbitMQNode
 from aioresults.events import (
     Blocked,
     Connected,
@@ -43,6 +42,7 @@ from aioresults.transport import transport_for
 from aioresults.transport.base import Properties
 from aioresults.transport.memory import MemoryBroker
 from tests.eventually import eventually
+from tests.nodes import Node
 from tests.proxy import Proxy
 
 MakeProxy = Callable[[str], Awaitable[Proxy]]
@@ -248,9 +248,9 @@ def test_a_hook_that_is_none() -> None:
         AMQPBackend("memory://hook", on_event="print")  # type: ignore[arg-type]
 
 
-async def test_an_alarm_of_a_real_broker(private_rabbitmq: RabbitMQNode) -> None:
-    ctl = private_rabbitmq.ctl
-    async with Process(private_rabbitmq.url) as worker:
+async def test_an_alarm_of_a_real_broker(own_broker: Node) -> None:
+    ctl = own_broker.ctl
+    async with Process(own_broker.url) as worker:
         await asyncio.to_thread(ctl, "set_vm_memory_high_watermark", "0.00001")
         try:
             storing = asyncio.create_task(worker.backend.store_result("blocked", 1))

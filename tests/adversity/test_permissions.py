@@ -25,10 +25,10 @@ from aioresults import (
     ResultForgotten,
     ResultStream,
 )
-from aioresults.contrib.rabbitmq import RabbitMQNode
 from aioresults.routing import Routing
 from tests.adversity.leaks import no_leaks
 from tests.eventually import eventually
+from tests.nodes import Node
 
 DOC = Path(aioresults.__file__).parents[1] / "docs/operations.md"
 NOTHING = ("^$", "^$", "^$")
@@ -55,7 +55,7 @@ def documented() -> dict[tuple[str, str], Patterns]:
 class Users:
     """The users of one test, on a private node."""
 
-    node: RabbitMQNode
+    node: Node
 
     def erlang(self, *calls: str) -> None:
         """Run functions of RabbitMQ's own: one rabbitmqctl for all of them takes a second less for each."""
@@ -79,8 +79,8 @@ def _quoted(text: str) -> str:
 
 
 @pytest.fixture
-def users(private_rabbitmq: RabbitMQNode) -> Users:
-    return Users(private_rabbitmq)
+def users(own_broker: Node) -> Users:
+    return Users(own_broker)
 
 
 def test_every_routing_is_documented() -> None:

@@ -13,9 +13,10 @@ from signal import SIGKILL
 import pytest
 
 from aioresults import AMQPBackend
-from aioresults.contrib.rabbitmq import Process, RabbitMQNode
+from aioresults.contrib.rabbitmq import Process
 from tests.adversity.party import task_id
 from tests.eventually import eventually
+from tests.nodes import Node
 
 COUNT = 2000
 #: Waits that one caller has under way.
@@ -129,20 +130,20 @@ async def test_another_backend_takes_over_from_one_that_was_closed(
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
 async def test_the_broker_is_restarted_half_way(
-    private_rabbitmq: RabbitMQNode, prefix: str, start: Start, tmp_path: Path, how: str
+    own_broker: Node, prefix: str, start: Start, tmp_path: Path, how: str
 ) -> None:
-    worker = start("store", private_rabbitmq.url, prefix)
+    worker = start("store", own_broker.url, prefix)
     progress: list[int] = []
 
     async def restart() -> None:
         await eventually(lambda: len(progress) > COUNT // 3, within=40)
         if how == "kill":
-            await asyncio.to_thread(private_rabbitmq.kill)
-            await asyncio.to_thread(private_rabbitmq.start)
+            await asyncio.to_thread(own_broker.kill)
+            await asyncio.to_thread(own_broker.start)
         else:
-            await asyncio.to_thread(private_rabbitmq.restart)
+            await asyncio.to_thread(own_broker.restart)
 
-    async with AMQPBackend(private_rabbitmq.url, expires=600) as backend:
+    async with AMQPBackend(own_broker.url, expires=600) as backend:
         restarting = asyncio.create_task(restart())
         taken = await collect(backend, prefix, list(range(COUNT)), lambda all_taken: progress.append(all_taken[-1]))
         await restarting

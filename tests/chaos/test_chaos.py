@@ -9,10 +9,10 @@ from itertools import islice
 
 import pytest
 
-from aioresults.contrib.rabbitmq import RabbitMQNode
 from tests.chaos.__main__ import prepared, run, sequence
 from tests.chaos.faults import FAULTS
 from tests.chaos.tally import Tally
+from tests.nodes import Node
 
 
 def test_a_seed_is_a_sequence() -> None:
@@ -25,11 +25,11 @@ def test_a_seed_is_a_sequence() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_some_faults(private_rabbitmq: RabbitMQNode) -> None:
+def test_some_faults(own_broker: Node) -> None:
     tally = Tally()
     options = argparse.Namespace(seed=1, faults=8, only="c", verbose=False)
-    with prepared([private_rabbitmq]):
-        asyncio.run(run([private_rabbitmq], options, tally))
+    with prepared([own_broker]):
+        asyncio.run(run([own_broker], options, tally))
     assert tally.failures() == []
     assert tally.faults.total() == 8
     assert tally.stored == tally.awaited > 500

@@ -313,6 +313,9 @@ class Outbox:
             queues = self._queues_for(batch[0].task_id)
             if not queues:
                 raise
+        except MessageNacked:
+            session.replace_publisher(channel)
+            raise
         except PreconditionFailed as error:
             limit = message_size_limit(error.reply_text)
             if limit is None or len(message.body) <= limit:

@@ -49,6 +49,7 @@ class Session:
             self._consume_pool = ChannelPool(self._consuming, rpc_timeout)
         self._publisher: Channel | None = None
         self._apart: Connection | None = None
+        self._closing: set[asyncio.Future[None]] = set()
         self._opening = asyncio.Lock()
         self._opening_apart = asyncio.Lock()
         self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
@@ -84,6 +85,22 @@ class Session:
             if channel is None:
                 channel = self._publisher = await self._publishing.channel(confirms=True)
             return channel
+
+    def replace_publisher(self, channel: Channel) -> None:
+        """Have what is published from now on go over another channel than this one, on which a publish was refused.
+
+        RabbitMQ 3.10 refuses on one channel, for ever, what goes to a quorum queue whose leader was lost when the
+        channel first published there; on a new channel it knows the new leader.
+        """
+        if self._publisher is channel:
+            self._publisher = None
+            # Later, because others may wait for their confirms on it.
+            asyncio.get_running_loop().call_later(self._rpc_timeout, self._close_later, channel)
+
+    def _close_later(self, channel: Channel) -> None:
+        closing = asyncio.ensure_future(channel.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def consumer(self, prefetch_count: int) -> Channel:
         """Open a channel for consumers of at most ``prefetch_count`` unacknowledged messages each."""

@@ -269,3 +269,17 @@ class TestSession:
             await session.channel()
             assert broker.connection_count == 3
         assert broker.connection_count == 0
+
+
+async def test_a_publisher_that_was_refused_is_replaced_and_closed_later(broker: MemoryBroker) -> None:
+    connection = await broker.connect()
+    session = Session(MemoryTransport(broker), [connection], 0.05)
+    first = await session.open_publisher()
+    session.replace_publisher(first)
+    second = await session.open_publisher()
+    assert second is not first
+    session.replace_publisher(first)  # as another lane does that was refused there, too
+    assert session.publisher is second
+    assert not first.is_closed
+    await eventually(lambda: first.is_closed)
+    await session.close()

@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from itertools import chain
 from time import monotonic
 from urllib.parse import urlsplit
 
 from aioresults import QueuePerTask, ReplyQueue, ResultStream
+from aioresults.contrib.rabbitmq import RabbitMQError
 from tests.adversity.leaks import no_leaks
 from tests.chaos.faults import FAULTS, PASSWORD, USER, Fault, Site
 from tests.chaos.load import Pair
@@ -53,17 +55,19 @@ async def pairs(nodes: list[Node], tally: Tally, rng: random.Random) -> AsyncIte
             return await stack.enter_async_context(Proxy(host, int(port)))
 
         queue_type = "quorum" if len(nodes) > 1 else "classic"
+        stream = f"aioresults.chaos.{secrets.token_hex(4)}"
         opened = [
             Pair("per-task", QueuePerTask, urls, await proxy(), await proxy(), tally, rng,
                  batch=10, jobs=24, pause=0.5, replaceable=True),
             Pair("reply", lambda: ReplyQueue(queue_type=queue_type), urls, await proxy(), await proxy(), tally, rng,
                  batch=250, jobs=18, pause=0.8, replaceable=False),
-            Pair("stream", lambda: ResultStream("aioresults.chaos"), urls, await proxy(), await proxy(), tally, rng,
+            Pair("stream", lambda: ResultStream(stream), urls, await proxy(), await proxy(), tally, rng,
                  batch=100, jobs=12, pause=0.8, replaceable=True),
         ]  # fmt: skip
         await asyncio.gather(*(pair.open() for pair in opened))
         yield opened
         await asyncio.gather(*(pair.close() for pair in opened))
+    await asyncio.to_thread(nodes[0].ctl, "delete_queue", stream)
 
 
 async def strike(fault: Fault, site: Site, tally: Tally) -> None:
@@ -117,6 +121,8 @@ async def run(nodes: list[Node], options: argparse.Namespace, tally: Tally) -> N
 @contextmanager
 def prepared(nodes: list[Node]) -> Iterator[None]:
     """Make the user that the load logs in as, for the length of the block."""
+    with suppress(RabbitMQError):
+        nodes[0].ctl("delete_user", USER)  # of a run that was interrupted
     nodes[0].ctl("add_user", USER, PASSWORD)
     try:
         nodes[0].ctl("set_permissions", USER, ".*", ".*", ".*")

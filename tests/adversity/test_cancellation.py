@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from aioresults import AMQPBackend, ReplyQueue, Request, ResultStream
+from aioresults import AMQPBackend, AsyncResult, GroupResult, ReplyQueue, Request, ResultStream
 from aioresults.routing import QueuePerTask, Routing
 from aioresults.transport.memory import MemoryBroker
 from tests.adversity.leaks import backend_tasks
@@ -214,6 +214,31 @@ async def test_an_id_that_was_half_forgotten_may_start_anew(setting: Setting, ca
         await setting.caller.forget(setting.task_id)
         await setting.store("new")
         assert await setting.caller.wait_for(setting.task_id, timeout=5) == "new", turns
+
+
+@pytest.mark.parametrize("cancel", CANCEL)
+async def test_a_group_is_saved_and_deleted_whole_or_not_at_all(setting: Setting, cancel: Cancel) -> None:
+    tasks = len(backend_tasks())
+    for turns in range(TURNS):
+        group = GroupResult(f"group-{turns}", [AsyncResult("member", setting.worker)], backend=setting.worker)
+        await cancel(setting.worker.save_group(group.id, group), turns)
+        await setting.worker.save_group(group.id, group)
+        await cancel(setting.caller.restore_group(group.id, cache=False), turns)
+        assert await setting.caller.restore_group(group.id, cache=False) == group, turns
+        await cancel(setting.caller.reload_group_result(group.id), turns)
+        await cancel(setting.caller.delete_group(group.id), turns)
+        await setting.caller.delete_group(group.id)
+        assert await setting.caller.reload_group_result(group.id) is None, turns
+    await check_idle(setting, tasks)
+
+
+@pytest.mark.parametrize("cancel", CANCEL)
+async def test_a_channel_of_the_user_s_own_may_be_asked_for_again(setting: Setting, cancel: Cancel) -> None:
+    for turns in range(TURNS):
+        await cancel(setting.caller.channel(), turns)
+        channel = await setting.caller.channel()
+        await channel.queue_declare(f"own-{turns}")
+        await channel.close()
 
 
 @pytest.mark.parametrize("cancel", CANCEL)

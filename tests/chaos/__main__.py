@@ -121,8 +121,11 @@ async def run(nodes: list[Node], options: argparse.Namespace, tally: Tally) -> N
 @contextmanager
 def prepared(nodes: list[Node]) -> Iterator[None]:
     """Make the user that the load logs in as, for the length of the block."""
+    # What a run that was interrupted has left on a node that goes on.
     with suppress(RabbitMQError):
-        nodes[0].ctl("delete_user", USER)  # of a run that was interrupted
+        nodes[0].ctl("delete_user", USER)
+    nodes[0].ctl("set_vm_memory_high_watermark", "0.9")
+    nodes[0].ctl("set_disk_free_limit", "1MB")
     nodes[0].ctl("add_user", USER, PASSWORD)
     try:
         nodes[0].ctl("set_permissions", USER, ".*", ".*", ".*")

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from tests.eventually import eventually
 
 CHECKOUT = Path(__file__).parents[2]
 SCREENSHOTS = CHECKOUT / "build" / "screenshots"
-TOO_LARGE = "Request Entity Too Large"
+TOO_LARGE = HTTPStatus(413).phrase  # Python's own word for it has changed
 POEM = "the sea, the sea and the long grey shore\n" * 400
 
 

@@ -62,7 +62,7 @@ SETUPS = {
     "plug-in": Setup({"task_track_started": True}, {}, PLUG_IN, ReplyQueue, ("prefork", "-c", "2")),
     "plug-in-threads": Setup({}, {}, PLUG_IN, ReplyQueue, ("threads", "-c", "4")),
     "plug-in-per-task": Setup({}, {}, "tests.interop.plug_ins:PerTask://", QueuePerTask, ("prefork", "-c", "1")),
-    "plug-in-stream": Setup({}, {}, "tests.interop.plug_ins:Stream://", lambda: STREAM, ("prefork", "-c", "2")),
+    "plug-in-stream": Setup({}, {}, "tests.interop.plug_ins:Stream://", lambda: STREAM),
 }
 #: Setups whose workers run one task at a time.
 SOLO = [name for name, setup in SETUPS.items() if setup.pool == ("solo",)]

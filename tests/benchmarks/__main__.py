@@ -19,7 +19,7 @@ from typing import Final
 from rich.console import Console
 
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQNode
-from tests.benchmarks import celery_calls, compare, retained, service, waiters
+from tests.benchmarks import celery_calls, compare, plugin, retained, service, waiters
 from tests.benchmarks.compare import Comparison, RunFailed
 from tests.benchmarks.pair import Figures
 
@@ -62,6 +62,13 @@ def run_waiters(bench: Bench) -> None:
     with bench.console.status("waiting"):
         costs = waiters.run(counts)
     bench.console.print(waiters.table(costs))
+
+
+def run_plugin(bench: Bench) -> None:
+    """Run the suite ``plugin``."""
+    with bench.console.status("importing"):
+        without, with_it = plugin.measure(plugin.RUNS if bench.count is None else 1)
+    bench.console.print(f"import pytest: {without:.1f} ms; with the plug-in {with_it - without:.1f} ms more")
 
 
 def run_service(bench: Bench) -> None:
@@ -121,6 +128,7 @@ SUITES: Final[dict[str, Callable[[Bench], None]]] = {
     "celery": run_celery,
     "waiters": run_waiters,
     "codec": run_codec,
+    "plugin": run_plugin,
     "service": run_service,
 }
 

@@ -19,6 +19,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from taskiq import AsyncResultBackend, TaskiqResult
@@ -137,27 +138,31 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
     ) -> None:
         routing = stream if keep_results else QueuePerTask()
         self._keep_results = keep_results
-        self._store = AMQPBackend(url, routing=routing, expires=result_ex_time, store_only=True, **options)
-        if not keep_results:
-            options["max_cached_results"] = 0  # what was read is gone, here as in every other process
-        self._reader = AMQPBackend(url, routing=routing, expires=result_ex_time, **options)
-        self._opening = asyncio.Lock()
+        self._make = partial(AMQPBackend, url, routing=routing, expires=result_ex_time, **options)
+        self._new()
         #: The last progress that was set here, of tasks that have not ended.
         self._progress: _Recent[dict[str, Any]] = _Recent()
         #: Those that this process was told have ended.
         self._ended: _Recent[bool] = _Recent()
         self._watches: dict[str, _Watch] = {}
 
+    def _new(self) -> None:
+        self._store = self._make(store_only=True)
+        # What was read of a queue is gone, here as in every other process.
+        self._reader = self._make() if self._keep_results else self._make(max_cached_results=0)
+        self._opening = asyncio.Lock()
+
     async def startup(self) -> None:
         """Connect."""
         await self._store.open()
 
     async def shutdown(self) -> None:
-        """Store what is on its way, and disconnect."""
+        """Store what is on its way, and disconnect; ``startup`` may follow, in another event loop as well."""
         for watch in tuple(self._watches.values()):
             await watch.stop()
         await self._reader.close()
         await self._store.close()
+        self._new()
 
     # Storing
 

@@ -244,14 +244,30 @@ async def test_the_broker_is_not_polled(memory: MemoryBroker, keep_results: bool
         await backend.shutdown()
 
 
+def test_started_again_in_another_loop(memory: MemoryBroker, keep_results: bool, task_id: str) -> None:
+    """As a suite does whose tests start and shut down the broker of a module."""
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
+
+    async def use(task_id: str) -> None:
+        await backend.startup()
+        assert not await backend.is_result_ready(task_id)
+        await backend.set_result(task_id, result_of())
+        await eventually(lambda: backend.is_result_ready(task_id))
+        assert (await backend.get_result(task_id)).return_value == 11
+        await backend.shutdown()
+
+    for number in range(3):
+        asyncio.run(use(f"{task_id}-{number}"))
+
+
 async def test_nobody_is_told_for_ever(memory: MemoryBroker, task_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aioresults.contrib.taskiq.LEASE", 0.05)
     backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False)
     await backend.startup()
     assert not await backend.is_result_ready(task_id)
     await eventually(lambda: backend._reader.stats()["waiting"] == 1)
-    await eventually(lambda: backend._reader.stats()["waiting"] == 0)
-    assert not backend._watches
+    await eventually(lambda: not backend._watches)
+    assert backend._reader.stats()["waiting"] == 0
     assert not await backend.is_result_ready(task_id)
     await backend.shutdown()
 

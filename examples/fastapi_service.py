@@ -3,9 +3,9 @@
 import asyncio
 import os
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 
 from aioresults import AMQPBackend
 from aioresults.contrib.fastapi import ACCEPTED, ERRORS, Results, health_router, lifespan, router, wait_or_202
@@ -28,7 +28,9 @@ async def count_words(text: str, task_id: str, results: AMQPBackend) -> None:
 
 
 @app.post("/words", responses=ACCEPTED | ERRORS)
-async def words(text: str, request: Request, results: Results, patience: float = 2) -> Any:
+async def words(
+    text: str, request: Request, results: Results, patience: Annotated[float, Query(ge=0, le=30)] = 2
+) -> Any:
     task_id = str(uuid.uuid4())
     running.add(task := asyncio.create_task(count_words(text, task_id, results)))
     task.add_done_callback(running.discard)

@@ -100,6 +100,7 @@ async def test_fastapi_service(broker_url: str, tmp_path: Path) -> None:
     async with serving("fastapi_service", broker_url, tmp_path) as client:
         assert client.get("/health").status_code == 200
         assert client.post("/words", params={"text": "one two three"}).json() == {"words": 3}
+        assert client.post("/words", params={"text": "one two", "patience": "nan"}).status_code == 422
         accepted = client.post("/words", params={"text": "one two", "patience": 0})
         assert accepted.status_code == 202
         with connect_sse(client, "GET", f"{accepted.json()['status_url']}/events") as events:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
+from weakref import ref
 
 import anyio
 
@@ -155,7 +156,10 @@ class Consumer(QueueSet):
         """Do what is done once per channel."""
         if not self._prepared:
             channel = self.channel
-            channel.on_close(lambda reason: self._on_close(channel, reason))
+            this = ref(self)  # weak, because the channel may outlive many consumers
+            channel.on_close(
+                lambda reason: None if (consumer := this()) is None else consumer._on_close(channel, reason)
+            )
             if self.auto_declare:
                 await self.declare()
             prefetch = self.prefetch_count

@@ -114,3 +114,21 @@ async def test_sessions_leave_no_descriptor(amqp_url: str) -> None:
             await backend.store_result("descriptor", 1)
             await backend.forget("descriptor")
     await eventually(lambda: descriptors() <= before)
+
+
+async def test_a_channel_keeps_no_consumer_that_is_over(broker_url: str) -> None:
+    async with AMQPBackend(broker_url) as backend:
+        channel = await backend.channel()
+        queue = Queue("aioresults.test.leaks", auto_delete=True)
+        left = []
+        for _ in range(3):
+            async with Consumer(channel, queue) as consumer:
+                left.append(weakref.ref(consumer))
+            del consumer
+
+        def collected() -> bool:
+            gc.collect()
+            return [each() for each in left] == [None] * 3
+
+        await eventually(collected)
+        await channel.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from aio_pika.abc import AbstractChannel
 from aiormq import Channel as UnderlayChannel
@@ -61,7 +62,8 @@ class AMQPChannel:
         self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._on_cancel: dict[str, OnCancel] = {}
-        self._deliver: dict[OnMessage, ConsumerCallback] = {}
+        # Weak, because the channel may outlive many consumers; aiormq has a callback for as long as its consumers.
+        self._deliver: WeakValueDictionary[OnMessage, ConsumerCallback] = WeakValueDictionary()
         underlay.on_consumer_cancel_callbacks.add(self._cancelled)
         self._closed.add_done_callback(self._lost)
 

@@ -265,7 +265,7 @@ async def test_nobody_is_told_for_ever(memory: MemoryBroker, task_id: str, monke
     backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False)
     await backend.startup()
     assert not await backend.is_result_ready(task_id)
-    await eventually(lambda: backend._reader.stats()["waiting"] == 1)
+    assert backend._watches
     await eventually(lambda: not backend._watches)
     assert backend._reader.stats()["waiting"] == 0
     assert not await backend.is_result_ready(task_id)

@@ -26,7 +26,16 @@ from taskiq import AsyncResultBackend, TaskiqResult
 from taskiq.depends.progress_tracker import TaskProgress
 from taskiq.exceptions import ResultBackendError, ResultGetError, ResultIsReadyError, ResultSetError
 
-from aioresults import AioResultsError, AMQPBackend, QueuePerTask, ResultMeta, ResultStream, ResultTimeout, states
+from aioresults import (
+    AioResultsError,
+    AMQPBackend,
+    BackendClosed,
+    QueuePerTask,
+    ResultMeta,
+    ResultStream,
+    ResultTimeout,
+    states,
+)
 
 _Return = TypeVar("_Return")
 _Value = TypeVar("_Value")
@@ -238,6 +247,8 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
             watch.task.add_done_callback(lambda _: self._watches.pop(task_id))
 
     async def _reading(self) -> AMQPBackend:
+        if not self._store.stats()["open"]:
+            raise BackendClosed("the result backend was not started, or is shut down")
         async with self._opening:
             if not self._reader.stats()["open"]:
                 await self._reader.open()

@@ -78,8 +78,11 @@ class Inbox:
                 "the inbox %s has a consumer already: two processes of one name get each other's results",
                 self._queue.name,
             )
+        self._acknowledge()
+        if self._consumer is not None:
+            # Still open where the broker cancelled the consumer alone, as when a queue's leader moves.
+            await self._consumer.channel.close()
         channel = await session.consumer(PREFETCH)
-        self._last, self._unsettled = None, 0  # of a channel that is gone, and so back in the queue
         self._ended = ended = asyncio.get_running_loop().create_future()
 
         def end(_: object) -> None:

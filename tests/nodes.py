@@ -57,13 +57,13 @@ class ControlledNode:
 
     def start(self) -> None:
         """Start the node, and return when it takes connections. Does nothing if it runs."""
-        if self._pid is None:
+        if not self.answers():
             self._run("up", self._number)
             self._pid = self._find_pid()
 
     def stop(self) -> None:
         """Shut the node down in good order. Idempotent."""
-        if self._pid is not None:
+        if self.answers():
             self.thaw()
             self.ctl("stop")
             self._pid = None
@@ -75,7 +75,7 @@ class ControlledNode:
 
     def kill(self) -> None:
         """End the node at once. Idempotent."""
-        if self._pid is not None:
+        if self.answers():
             self.thaw()
             self._run("kill", self._number)
             self._pid = None
@@ -89,7 +89,7 @@ class ControlledNode:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._pid is not None:
+        if self._pid is not None and self.answers():
             os.kill(self._pid, number)
 
     def ctl(self, *args: str) -> str:
@@ -97,8 +97,14 @@ class ControlledNode:
         return self._run("ctl", self._number, *args)
 
     def answers(self) -> bool:
-        """Whether the node runs."""
-        return self._pid is not None
+        """Whether the process is there, which may have been ended by somebody else."""
+        if self._pid is None:
+            return False
+        try:
+            os.kill(self._pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 @contextmanager
@@ -122,15 +128,19 @@ def cluster(count: int = 3) -> Iterator[list[Node]]:
     command = os.environ.get(BROKERCTL)
     if command is None:
         with ExitStack() as stack:
-            first = stack.enter_context(RabbitMQNode())
-            others = [stack.enter_context(RabbitMQNode(peer=first)) for _ in range(count - 1)]
+            seed = stack.enter_context(RabbitMQNode())
+            others = [stack.enter_context(RabbitMQNode(peer=seed)) for _ in range(count - 1)]
             for node in others:
                 node.ctl("stop_app")
                 node.ctl("reset")
-                node.ctl("join_cluster", first.name)
+                node.ctl("join_cluster", seed.name)
                 node.ctl("start_app")
-            yield [first, *others]
+            yield [seed, *others]
         return
+    first = ControlledNode(command, 1)
+    # A coordinator of streams that ran on it alone would stay on it alone, and be lost with it.
+    for do in ("stop_app", "reset", "start_app"):
+        first.ctl(do)
     subprocess.run([command, "cluster", str(count)], check=True, capture_output=True, timeout=240)
     members = [ControlledNode(command, number) for number in range(1, count + 1)]
     try:

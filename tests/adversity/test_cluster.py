@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from aioresults.routing import Routing
 from aioresults.transport import transport_for
 from tests.adversity.leaks import no_leaks
 from tests.eventually import eventually
-from tests.nodes import Node, cluster
+from tests.nodes import BROKERCTL, Node, cluster
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -55,6 +56,9 @@ async def test_a_node_is_lost_and_regained(nodes: list[Node], lost: int) -> None
         of(QueuePerTask()) as taking, of(QueuePerTask(), store_only=True) as putting,
     ):  # fmt: skip
         pairs = [(asking, answering), (reading, writing), (taking, putting)]
+        if BROKERCTL in os.environ:
+            # RabbitMQ 4.3 has lost a stream for minutes whose node was killed seconds after it was declared.
+            pairs.remove((reading, writing))
         before = new_ids(20)
         for caller, worker in pairs:
             await store(worker, caller, before[:10])
@@ -62,7 +66,7 @@ async def test_a_node_is_lost_and_regained(nodes: list[Node], lost: int) -> None
         await asyncio.to_thread(nodes[lost].kill)
         try:
             during = new_ids(20)
-            for caller, worker in pairs[:2]:  # with a node missing
+            for caller, worker in pairs[:-1]:  # with a node missing
                 await asyncio.wait_for(store(worker, caller, during), 60)
                 assert await results(caller, during) == during
             storing = asyncio.gather(*(store(worker, caller, before[10:]) for caller, worker in pairs))

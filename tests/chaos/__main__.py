@@ -139,7 +139,8 @@ def left_on_the_broker(node: Node) -> list[str]:
     connections = node.ctl("list_connections", "client_properties")
     left = [f"connection: {line}" for line in connections.splitlines() if "aioresults" in line]
     queues = node.ctl("list_queues", "name", "messages_unacknowledged").splitlines()
-    return left + [f"unacknowledged: {line}" for line in queues if not line.endswith(("\t0", "unacknowledged"))]
+    counts = (line.split("\t") for line in queues[1:])  # no number where the queue's node is gone
+    return left + [f"{count} unacknowledged in {name}" for name, count in counts if count not in ("", "0")]
 
 
 def main() -> int:

@@ -37,7 +37,8 @@ class Storing:
         """Store one state report; awaited, return ``result`` when the broker has confirmed it.
 
         The report is on its way when the call returns, and what is returned is a future: many stores may be awaited
-        together without a task for each.
+        together without a task for each. ``asyncio.wait`` alone refuses it, because it is a coroutine as well, for
+        task groups: give it ``asyncio.create_task(...)`` of it, or use ``asyncio.gather``.
 
         Args:
             result: the return value, an exception for FAILURE, RETRY and REVOKED, or any report.

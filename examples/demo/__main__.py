@@ -35,6 +35,7 @@ def main() -> int:
     folder: Path | None = parser.parse_args().folder
     # What goes wrong is said once, below.
     logging.basicConfig(handlers=[logging.NullHandler()])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in the background
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # clean up as for Ctrl-C
     console = Console(highlight=False)
     try:

@@ -51,6 +51,8 @@ async def work_on(url: str, queue_name: str) -> None:
 
         await queue.consume(on_message)
         await asyncio.to_thread(sys.stdin.read)
+    # A thread in the middle of a long file cannot be stopped, and would be waited for. Its task is back in the queue.
+    os._exit(0)
 
 
 async def work_here(url: str, tasks: LocalTasks) -> None:

@@ -11,6 +11,7 @@ import kombu.pools
 import pytest
 
 from aioresults import AMQPBackend
+from tests.interop.caller import Caller, calling
 from tests.interop.client import CeleryClient, make_app
 from tests.interop.layouts import EXPIRES, LAYOUTS, Layout
 from tests.interop.plug_ins import STREAM
@@ -81,3 +82,15 @@ def clean_up(amqp_url: str, workers: Iterable[Worker]) -> None:
             with connection.channel() as channel:
                 channel.queue_delete(worker.settings["task_default_queue"])
                 channel.exchange_delete(worker.settings["task_default_queue"])
+
+
+@pytest.fixture
+async def solo(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
+    async for caller in calling(workers["rpc"]):
+        yield caller
+
+
+@pytest.fixture
+async def prefork(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
+    async for caller in calling(workers["rpc-prefork"]):
+        yield caller

@@ -15,59 +15,16 @@ from typing import Any
 import pytest
 
 from aioresults import MessageReturned, RemoteError, ResultMeta, ResultTimeout, TaskRevoked
-from aioresults.contrib.celery import CeleryClient, Task
 from aioresults.errors import RemoteTraceback
+from tests.interop.caller import TIMEOUT, Caller, calling
 from tests.interop.errors import AppError
 from tests.interop.worker import Worker
-
-TIMEOUT = 30  # seconds; the first task of a worker waits for it to start
-
-
-@dataclass
-class Caller:
-    """This package's client for one worker, and handles on the worker's tasks."""
-
-    worker: Worker
-    client: CeleryClient
-
-    def __getattr__(self, name: str) -> Task[Any]:
-        return self.client.task(f"tests.interop.tasks.{name}", timeout=TIMEOUT)
-
-    async def declared(self) -> None:
-        """Return when the worker has begun to listen: before, there is no queue for its tasks."""
-        deadline = monotonic() + TIMEOUT
-        while True:
-            try:
-                await self.add(1, 1)
-                return
-            except MessageReturned:
-                assert monotonic() < deadline, "the worker does not start"
-                await asyncio.sleep(0.05)
-
-
-async def calling(worker: Worker) -> AsyncIterator[Caller]:
-    async with worker.caller() as client:
-        caller = Caller(worker, client)
-        await caller.declared()
-        yield caller
 
 
 @pytest.fixture(params=["rpc", "rpc-prefork", "json", "plug-in"])
 async def caller(request: pytest.FixtureRequest, workers: dict[str, Worker]) -> AsyncIterator[Caller]:
     """For workers on ``rpc://``, solo and prefork, with celery-amqp-backend, and with this package's plug-in."""
     async for caller in calling(workers[request.param]):
-        yield caller
-
-
-@pytest.fixture
-async def solo(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
-    async for caller in calling(workers["rpc"]):
-        yield caller
-
-
-@pytest.fixture
-async def prefork(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
-    async for caller in calling(workers["rpc-prefork"]):
         yield caller
 
 

@@ -11,20 +11,14 @@ import pytest
 
 from aioresults import ConfigurationError, MessageReturned, ResultTimeout
 from aioresults.contrib.celery import with_reply_to
+from tests.interop.caller import TIMEOUT, Caller, calling
 from tests.interop.errors import AppError
-from tests.interop.test_calls import TIMEOUT, Caller, calling
 from tests.interop.worker import Worker
 
 
 @pytest.fixture(params=["rpc", "rpc-prefork", "json"])
 async def caller(request: pytest.FixtureRequest, workers: dict[str, Worker]) -> AsyncIterator[Caller]:
     async for caller in calling(workers[request.param]):
-        yield caller
-
-
-@pytest.fixture
-async def solo(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
-    async for caller in calling(workers["rpc"]):
         yield caller
 
 

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from time import monotonic
 
 import pytest
 
 from aioresults import ConfigurationError, TaskRevoked
 from tests.eventually import eventually
-from tests.interop.test_calls import TIMEOUT, Caller, calling
-from tests.interop.worker import Worker
-
-
-@pytest.fixture
-async def solo(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
-    async for caller in calling(workers["rpc"]):
-        yield caller
-
-
-@pytest.fixture
-async def prefork(workers: dict[str, Worker]) -> AsyncIterator[Caller]:
-    async for caller in calling(workers["rpc-prefork"]):
-        yield caller
+from tests.interop.caller import TIMEOUT, Caller
 
 
 async def test_ping(solo: Caller, prefork: Caller) -> None:

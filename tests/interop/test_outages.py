@@ -11,8 +11,8 @@ import pytest
 from aioresults import ResultTimeout
 from aioresults.contrib.rabbitmq import RabbitMQNode
 from tests.eventually import eventually
+from tests.interop.caller import TIMEOUT, Caller, calling
 from tests.interop.conftest import clean_up
-from tests.interop.test_calls import TIMEOUT, Caller, calling
 from tests.interop.worker import SETUPS, Worker
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from aioresults import AsyncResult, GroupResult, TaskRevoked
 from aioresults.contrib.celery import CeleryClient
+from tests.interop.caller import TIMEOUT, Caller, calling
 from tests.interop.errors import AppError
-from tests.interop.test_calls import TIMEOUT, Caller, calling
 from tests.interop.worker import Worker
 
 

@@ -135,8 +135,10 @@ class Tail:
                 ended.set_result(None)
 
         def receive(message: Message) -> None:
-            self._receive(message)
-            credit.received(message)
+            # Of a consumer that was given up nothing counts: it would move the offset past what the next one reads.
+            if not ended.done():
+                self._receive(message)
+                credit.received(message)
 
         channel.on_close(end)
         consumer = self._make_consumer(channel, on_message=receive, on_cancel=end)

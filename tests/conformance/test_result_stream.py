@@ -20,6 +20,7 @@ from aioresults import (
     ResultTimeout,
 )
 from aioresults.routing import RoutingOptions
+from aioresults.sessions import Session
 from aioresults.stream import tail
 from tests.conformance.conftest import Store
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only, queue_of, where
@@ -212,13 +213,24 @@ class TestSessions:
         monkeypatch.setattr(tail, "STALL", 0.2)
         reading = reader._lifetime._reader
         assert isinstance(reading, tail.Tail)
-        receive = reading._receive
+        receive, start_over, look_for_stream = reading._receive, reading._start_over, reading._look_for_stream
+        late = new_id()
+
+        def answer_again() -> None:
+            start_over()
+            monkeypatch.setattr(reading, "_receive", receive)
+
+        async def look_late(session: Session) -> None:
+            await worker.store_result(late, 1)  # the consumer that was given up is sent it, too
+            await look_for_stream(session)
+
         monkeypatch.setattr(reading, "_receive", lambda message: None)
+        monkeypatch.setattr(reading, "_start_over", answer_again)
+        monkeypatch.setattr(reading, "_look_for_stream", look_late)
         await cut(shaky, reader, worker)
-        await eventually(lambda: reader.stats()["indexed"] == 0)
-        monkeypatch.setattr(reading, "_receive", receive)
+        await eventually(lambda: reading._receive == receive)
         await eventually(lambda: reader.stats()["caught_up"] is True)
-        assert await states_of(reader, *asked, forgotten) == ["SUCCESS"] * 20 + ["PENDING"]
+        assert await states_of(reader, *asked, late, forgotten) == ["SUCCESS"] * 21 + ["PENDING"]
 
 
 class TestBounds:

@@ -85,6 +85,12 @@ class Extension:
 
     async def prepare(self, session: Session) -> None:
         """Declare what the routing needs, and have ``revive`` called; awaited at the start of every session."""
+        await self.declare(session)
+        if type(self).revive is not Extension.revive:
+            await self.revive(await session.channel())  # opens a connection of its own, so only where it is wanted
+
+    async def declare(self, session: Session) -> None:
+        """Declare what the routing needs; awaited, too, when a publish finds no exchange any more."""
         for entity in self._routing.topology():
             own = self._own(entity) if isinstance(entity, messaging.Queue) else self.Exchange.of(entity)
             try:
@@ -94,5 +100,3 @@ class Extension:
                 if explained is error:
                     raise
                 raise explained from error
-        if type(self).revive is not Extension.revive:
-            await self.revive(await session.channel())  # opens a connection of its own, so only where it is wanted

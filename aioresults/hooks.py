@@ -34,3 +34,7 @@ class Hooks(Protocol):
     async def prepare(self, session: Session) -> None:
         """Declare what must exist before a session is used."""
         ...
+
+    async def declare(self, session: Session) -> None:
+        """Declare once more what stores need, when it was deleted meanwhile."""
+        ...

@@ -92,6 +92,7 @@ class Lifetime:
             self.sessions,
             reports,
             exchange=routing.exchange.name,
+            declare=hooks.declare,
             queues_for=hooks.on_reply_declare,
             coalesces=routing.coalesces,
             policy=retry_policy,

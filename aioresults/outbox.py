@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
 from aioresults.errors import (
@@ -40,7 +40,7 @@ from aioresults.lane import Lane
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
-from aioresults.sessions import Sessions
+from aioresults.sessions import Session, Sessions
 from aioresults.stored import Stored
 from aioresults.transport.replies import message_size_limit
 
@@ -76,6 +76,7 @@ class Outbox:
         sessions: where the current session is found.
         reports: makes messages of documents.
         exchange: what is published to.
+        declare: declares the exchange again, when it was deleted; not needed for the default one.
         queues_for: what to declare when there is no queue for a task; nothing where the caller declares it.
         coalesces: whether many reports for a routing key may travel in one message.
         policy: the waits between attempts.
@@ -90,6 +91,7 @@ class Outbox:
         reports: Reports,
         *,
         exchange: str,
+        declare: Callable[[Session], Awaitable[None]] | None = None,
         queues_for: Callable[[str], Sequence[Queue]],
         coalesces: Callable[[str], bool],
         policy: RetryPolicy,
@@ -102,6 +104,7 @@ class Outbox:
         self._producer = producer()
         self._reports = reports
         self._exchange = exchange
+        self._declare = declare
         self._queues_for = queues_for
         self._coalesces = coalesces
         self._policy = policy
@@ -325,7 +328,8 @@ class Outbox:
                 raise ResultTooLarge(batch[0].task_id, len(message.body), limit) from error
             raise _BatchTooLarge(limit) from error
         except NotFound as error:
-            # The exchange was deleted. aiormq then loses the connection too (504), and the next session declares it.
+            if self._declare is not None:
+                await self._declare(session)
             raise ChannelClosed(error.reply_code, error.reply_text) from error
         else:
             return

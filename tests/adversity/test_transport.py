@@ -8,9 +8,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, NotFound
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+
+from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, MessageReturned, NotFound
 from aioresults.transport import Channel, transport_for
-from aioresults.transport.amqp import AMQPTransport
+from aioresults.transport.amqp import AMQPConnection, AMQPTransport
 from aioresults.transport.base import Connection, Properties
 from tests.eventually import eventually
 from tests.proxy import Proxy
@@ -88,6 +92,74 @@ async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url:
     ]
     for outcome in await asyncio.gather(*calls):
         assert outcome is None or issubclass(outcome, AioResultsError)
+    assert not connection.is_closed
+    await connection.close()
+
+
+async def test_publishes_behind_a_refused_one_do_not_cost_the_connection(amqp_url: str) -> None:
+    connection = await transport_for(amqp_url).connect()
+    queue = await _queue(await connection.channel(confirms=True))
+    for turns in range(60):
+        channel = await connection.channel(confirms=True)
+        publishing = [asyncio.create_task(_error(channel.basic_publish(b"", Properties(), "test.missing", queue)))]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+            publishing.append(asyncio.create_task(_error(channel.basic_publish(b"", Properties(), "", queue))))
+        outcomes = await asyncio.gather(*publishing)
+        assert outcomes[0] is NotFound
+        assert set(outcomes[1:]) <= {None, ChannelClosed}
+        # Had the connection been lost, this would fail.
+        await (await connection.channel()).queue_declare(queue, passive=True)
+    await connection.close()
+
+
+async def test_a_connection_that_others_use_as_well(amqp_url: str) -> None:
+    """Two wrappers of one connection, and channels of its owner's own, all with messages at the same time."""
+    shared = await aio_pika.connect(amqp_url)
+    theirs = await shared.channel()
+    queue = await theirs.declare_queue(f"test.{secrets.token_hex(6)}", auto_delete=True)
+    taken: list[bytes] = []
+
+    async def take(message: AbstractIncomingMessage) -> None:
+        taken.append(message.body)
+
+    consuming = await queue.consume(take, no_ack=True)
+
+    async def publish_theirs() -> None:
+        for number in range(200):
+            await theirs.default_exchange.publish(aio_pika.Message(b"%d" % number), queue.name)
+
+    async def use_ours(received: list[bytes]) -> None:
+        connection = AMQPConnection(shared)
+        publisher, consumer = await connection.channel(confirms=True), await connection.channel()
+        ours = await _queue(publisher)
+        await consumer.basic_consume(ours, lambda delivery: received.append(delivery.body), no_ack=True)
+        await asyncio.gather(*(publisher.basic_publish(b"%d" % n, Properties(), "", ours) for n in range(200)))
+        assert await _error(publisher.basic_publish(b"", Properties(), "", "test.missing", mandatory=True)) is (
+            MessageReturned
+        )
+        await eventually(lambda: len(received) == 200)
+
+    received: tuple[list[bytes], list[bytes]] = ([], [])
+    await asyncio.gather(publish_theirs(), *map(use_ours, received))
+    await eventually(lambda: len(taken) == 200)
+    assert taken == received[0] == received[1] == [b"%d" % number for number in range(200)]
+    await queue.cancel(consuming)
+    await shared.close()
+
+
+async def test_messages_alone_keep_a_connection_alive(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that has messages to send sends no heartbeats."""
+    monkeypatch.setattr("aiormq.Connection.HEARTBEAT_GRACE_MULTIPLIER", 0.5)
+    connection = await AMQPTransport([amqp_url], heartbeat=1).connect()
+    publisher, consumer = await connection.channel(confirms=True), await connection.channel()
+    queue = await _queue(publisher)
+    await consumer.basic_consume(queue, lambda delivery: None, no_ack=True)
+    async with asyncio.timeout(10):
+        for _ in range(40):
+            await publisher.basic_publish(b"", Properties(), "", queue)
+            await asyncio.sleep(0.05)
+    assert not connection.is_closed
     await connection.close()
 
 
@@ -188,7 +260,13 @@ async def test_a_connection_whose_caller_left_while_it_was_opened_is_closed(amqp
     await eventually(lambda: between.accepted > 0 and between.connections == 0)
 
 
-async def test_every_publish_ends_when_the_connection_is_lost(amqp_url: str, proxy: MakeProxy) -> None:
+@pytest.mark.parametrize("operation", ["basic_publish", "queue_declare"])
+async def test_every_call_ends_when_the_connection_is_lost(amqp_url: str, proxy: MakeProxy, operation: str) -> None:
+    def call(channel: Channel) -> Awaitable[object]:
+        if operation == "basic_publish":
+            return channel.basic_publish(b"x" * 5000, Properties(), "", queue)
+        return channel.queue_declare(queue, passive=True)
+
     direct = await transport_for(amqp_url).connect()
     queue = await _queue(await direct.channel())
     between = await proxy(amqp_url)
@@ -196,13 +274,11 @@ async def test_every_publish_ends_when_the_connection_is_lost(amqp_url: str, pro
     for turns in range(0, 60, 2):
         connection = await transport.connect()
         channels = [await connection.channel(confirms=True) for _ in range(15)]
-        publishing = asyncio.gather(
-            *(_error(channel.basic_publish(b"x" * 5000, Properties(), "", queue)) for channel in channels * 10)
-        )
+        calling = asyncio.gather(*(_error(call(channel)) for channel in channels * 10))
         for _ in range(turns):
             await asyncio.sleep(0)
         between.drop()
-        outcomes = await asyncio.wait_for(publishing, 5)
+        outcomes = await asyncio.wait_for(calling, 5)
         assert set(outcomes) <= {None, BrokerUnavailable}, turns
     await (await direct.channel()).queue_delete(queue)
     await direct.close()

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from aioresults import AMQPBackend, BrokerUnavailable, Request
+from aioresults import AMQPBackend, BrokerUnavailable, QueuePerTask, Request
 from aioresults.contrib.rabbitmq import RabbitMQNode
 from aioresults.transport.memory import MemoryBroker
-from tests.conformance.lab import Lab, Layout, new_id, only, waiting_for, where
+from tests.conformance.lab import Lab, Layout, new_id, new_name, only, waiting_for, where
 from tests.conformance.test_many import awaited
 from tests.conformance.test_watching import collect
 from tests.eventually import eventually
@@ -169,6 +169,23 @@ class TestCutConnections:
         await cut(shaky, worker, caller)
         await asyncio.gather(*(worker.store_result(task_id, 1, request=request) for task_id in ids[50:]))
         assert await asyncio.gather(*waiting) == [1] * 100
+
+
+class TestDeletedExchange:
+    @only("per_task")
+    async def test_is_declared_again_by_who_stores(self, lab: Lab) -> None:
+        routing, raw, before, after = QueuePerTask(exchange_name=new_name()), await lab.raw(), new_id(), new_id()
+        worker, caller = await lab.open(routing=routing), await lab.open(routing=routing)
+        waiting = asyncio.create_task(caller.wait_for(before, timeout=10))
+        await raw.waited_for(caller, before)
+        await (await raw.channel()).exchange_delete(routing.exchange_name)
+        many = [new_id() for _ in range(20)]
+        await asyncio.gather(*(worker.store_result(task_id, task_id) for task_id in (before, after, *many)))
+        assert await waiting == before
+        assert await caller.wait_for(after, timeout=10) == after
+        assert set(await awaited(caller, many, timeout=10)) == set(many)
+        assert worker.stats()["sessions"] == 1
+        await (await raw.channel()).exchange_delete(routing.exchange_name)
 
 
 class Stoppable:

@@ -4,7 +4,9 @@ Plain ``aio_pika.connect``, never the robust classes: they re-declare deleted qu
 stale queue, and wait without limit. Reconnecting is the business of ``sessions``.
 
 ``connection`` opens and closes, ``channel`` does the operations, ``outcome`` turns what aiormq raises into errors of
-this package and shields operations from their callers.
+this package and shields operations from their callers. aiormq opens and closes both, and carries every call that has an
+answer of its own. What goes with each message passes it by, on the same socket: ``wire`` and ``frame_reader`` are the
+way in and out, ``frames`` and ``arrivals`` write and read, ``confirms`` waits for the broker's answers.
 """
 
 from aioresults.transport.amqp.channel import AMQPChannel

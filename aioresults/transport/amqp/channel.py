@@ -2,27 +2,38 @@
 
 Why under it, measured on aiormq 7.2: cancelling or timing out an RPC closes its channel (aiormq#55), so each RPC runs
 as a task of its own, shielded from its caller; and consumers are told of a broker's cancel through a plain callback,
-because an RPC inside that callback deadlocks aiormq's reader.
+because an RPC inside that callback deadlocks aiormq's reader. What goes with each message (publish, confirm, delivery,
+acknowledgement) passes aiormq by: see ``frame_reader``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 from uuid import uuid4
-from weakref import WeakValueDictionary
 
+import pamqp.frame
 from aio_pika.abc import AbstractChannel
 from aiormq import Channel as UnderlayChannel
 from aiormq import spec
-from aiormq.abc import ChannelFrame, ConsumerCallback, DeliveredMessage
 
-from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, ChannelError, NotSupported
+from aioresults.errors import (
+    AioResultsError,
+    BrokerUnavailable,
+    ChannelClosed,
+    ChannelError,
+    MessageReturned,
+    NotSupported,
+)
 from aioresults.transport.amqp import frames
-from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, Translating, detached, translate
+from aioresults.transport.amqp.arrivals import Arrivals
+from aioresults.transport.amqp.confirms import Confirms
+from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, detached, translate
+from aioresults.transport.amqp.wire import Wire
 from aioresults.transport.base import (
     Arguments,
     Connection,
@@ -37,23 +48,34 @@ from aioresults.transport.replies import is_of_publish
 
 T = TypeVar("T")
 
+logger = logging.getLogger("aioresults")
+
 
 class AMQPChannel:
-    """One channel; the aio-pika channel is kept beside the aiormq one so that it lives as long."""
+    """One channel; the aio-pika channel is kept beside the aiormq one so that it lives as long.
+
+    Args:
+        wire: what frames are written to, and where those of messages come from.
+        confirms: whether the broker confirms what is published.
+    """
 
     def __init__(
         self,
         connection: Connection,
         is_lost: Callable[[], bool],
+        wire: Wire,
         channel: AbstractChannel,
         underlay: UnderlayChannel,
+        *,
+        confirms: bool,
     ) -> None:
         self._connection = connection
         self._is_lost = is_lost
-        self._translating = Translating(is_lost)
+        self._wire = wire
         self._channel = channel
         self._underlay = underlay
-        # aiormq tells by the message id which message came back, so each has one of its own.
+        self._number: int = underlay.number
+        # A message that comes back is known by its id, so each has one of its own.
         self._name = uuid4().hex
         self._numbers = itertools.count(1)
         self._turn = asyncio.Lock()
@@ -62,8 +84,11 @@ class AMQPChannel:
         self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._on_cancel: dict[str, OnCancel] = {}
-        # Weak, because the channel may outlive many consumers; aiormq has a callback for as long as its consumers.
-        self._deliver: WeakValueDictionary[OnMessage, ConsumerCallback] = WeakValueDictionary()
+        # aiormq's own, which it looks into when the broker cancels a consumer; there may be many thousand of them.
+        self._consumers = cast("dict[str, OnMessage]", underlay.consumers)
+        self._confirms = Confirms() if confirms else None
+        self._getting: asyncio.Future[Delivery | None] | None = None
+        wire.attach(self._number, Arrivals(self).take)
         underlay.on_consumer_cancel_callbacks.add(self._cancelled)
         self._closed.add_done_callback(self._lost)
 
@@ -86,6 +111,11 @@ class AMQPChannel:
     def _lost(self, closed: asyncio.Future[Any]) -> None:
         reason = None if self._closing or closed.cancelled() else closed.exception()
         self._reason = translate(reason, connection_lost=self._is_lost())
+        self._wire.detach(self._number)
+        if self._confirms is not None:
+            self._confirms.fail(self._reason)
+        if self._getting is not None and not self._getting.done():
+            self._getting.set_exception(self._reason)
         for callback in self._callbacks:
             callback(self._reason)
 
@@ -186,39 +216,24 @@ class AMQPChannel:
     ) -> None:
         if self.is_closed:
             raise self._closed_error()
+        message_id = properties.message_id
+        if not message_id:
+            message_id = f"{self._name}.{next(self._numbers)}"
+            properties = replace(properties, message_id=message_id)
+        written = frames.publish(
+            self._number, body, properties, exchange, routing_key, mandatory=mandatory, max_size=self._wire.frame_max
+        )
+        confirm = None if self._confirms is None else self._confirms.expect(message_id)
+        self._wire.write(written)
+        if confirm is None:
+            return
         try:
-            with self._translating:
-                await self._underlay.basic_publish(
-                    body,
-                    exchange=exchange,
-                    routing_key=routing_key,
-                    properties=_to_wire(properties, f"{self._name}.{next(self._numbers)}"),
-                    mandatory=mandatory,
-                    # The confirm says more than the drain of a socket, which would hold the channel's lock meanwhile.
-                    wait=False,
-                )
+            await confirm
         except ChannelError as error:
-            # aiormq gives everyone the error that closed the channel.
+            # Whatever closes the channel ends all that wait for their confirms.
             if is_of_publish(error, body, exchange):
                 raise
             raise ChannelClosed(error.reply_code, error.reply_text) from error
-
-    def _delivering_to(self, on_message: OnMessage) -> ConsumerCallback:
-        """Return what aiormq calls; one for all consumers of a callback, since there may be many thousand of them."""
-        callback = self._deliver.get(on_message)
-        if callback is None:
-
-            def deliver(message: DeliveredMessage) -> Coroutine[Any, Any, None]:
-                # aiormq makes a task of what is returned. The message is handed over before, a turn of the loop sooner.
-                try:
-                    if not self._closing:
-                        on_message(_from_wire(self, message))
-                except Exception as error:
-                    return _handed_over(error)
-                return _handed_over(None)
-
-            callback = self._deliver[on_message] = deliver
-        return callback
 
     async def basic_consume(
         self,
@@ -234,9 +249,9 @@ class AMQPChannel:
         async def consume() -> str:
             # What aiormq's basic_consume does, which would make a frame of its own.
             tag = consumer_tag or f"aioresults.{uuid4().hex}"
-            if tag in self._underlay.consumers:
+            if tag in self._consumers:
                 raise NotSupported(f"attempt to reuse consumer tag {tag!r}")
-            self._underlay.consumers[tag] = self._delivering_to(on_message)
+            self._consumers[tag] = on_message
             await self._underlay.rpc(
                 frames.BasicConsume(
                     queue=queue, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive, arguments=_table(arguments)
@@ -259,40 +274,21 @@ class AMQPChannel:
         await self._rpc(self._underlay.basic_cancel(consumer_tag))
 
     async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
-        message = await self._rpc(self._get(frames.BasicGet(queue=queue, no_ack=no_ack)))
-        if isinstance(message.delivery, spec.Basic.GetEmpty):
-            return None
-        return _from_wire(self, message)
+        return await self._rpc(self._get(frames.BasicGet(queue=queue, no_ack=no_ack)))
 
-    async def _get(self, frame: frames.BasicGet) -> DeliveredMessage:
-        # What aiormq's basic_get does, which would make a frame of its own.
-        underlay = self._underlay
-        async with underlay.getter_lock:
-            underlay.getter = getter = underlay.create_future()
-            try:
-                await underlay.rpc(frame)
-                message: DeliveredMessage
-                _, message = await getter
-            finally:
-                getter.cancel()
-                del underlay.getter
-            return message
+    async def _get(self, frame: frames.BasicGet) -> Delivery | None:
+        getting: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
+        self._getting = getting
+        self._wire.write(pamqp.frame.marshal(frame, self._number))
+        return await getting
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
-        self._write(spec.Basic.Ack(delivery_tag=delivery_tag, multiple=multiple))
+        if not self.is_closed:
+            self._wire.write(frames.ack(self._number, delivery_tag, multiple=multiple))
 
     def basic_nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
-        self._write(spec.Basic.Nack(delivery_tag=delivery_tag, multiple=multiple, requeue=requeue))
-
-    def _write(self, frame: spec.Basic.Ack | spec.Basic.Nack | spec.Channel.Close) -> None:
-        """Queue a frame without waiting; aiormq's writer takes it from there."""
-        if self.is_closed:
-            return
-        marshalled = ChannelFrame.marshall(channel_number=self._underlay.number, frames=[frame])
-        try:
-            self._underlay.write_queue.put_nowait(marshalled)
-        except asyncio.QueueFull:
-            self._underlay.create_task(self._underlay.write_queue.put(marshalled))
+        if not self.is_closed:
+            self._wire.write(frames.nack(self._number, delivery_tag, multiple=multiple, requeue=requeue))
 
     async def basic_qos(self, prefetch_count: int) -> None:
         await self._rpc(self._underlay.basic_qos(prefetch_count=prefetch_count))
@@ -311,62 +307,69 @@ class AMQPChannel:
 
         Past aiormq's own ``close``, which waits behind a call that is not answered, and gives up with the channel open.
         """
-        self._write(spec.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0))
+        if not self.is_closed:
+            frame = spec.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
+            self._wire.write(pamqp.frame.marshal(frame, self._number))
         self._closing = True
 
+    # Called with what arrived
 
-async def _handed_over(error: Exception | None) -> None:
-    if error is not None:
-        raise error  # aiormq logs it
+    def delivered(
+        self,
+        consumer_tag: str,
+        delivery_tag: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        body: bytes,
+    ) -> None:
+        """Hand a message to its consumer."""
+        on_message = self._consumers.get(consumer_tag)
+        if on_message is None or self._closing:
+            return
+        try:
+            on_message(Delivery(self, body, properties, delivery_tag, redelivered, exchange, routing_key, consumer_tag))
+        except Exception:
+            logger.exception("what consumes %s has failed", consumer_tag)
+
+    def fetched(
+        self,
+        delivery_tag: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+        message_count: int,
+        properties: Properties,
+        body: bytes,
+    ) -> None:
+        """Hand a message to who got it."""
+        if self._getting is not None and not self._getting.done():
+            self._getting.set_result(
+                Delivery(
+                    self, body, properties, delivery_tag, redelivered, exchange, routing_key,
+                    message_count=message_count,
+                )
+            )  # fmt: skip
+
+    def fetched_nothing(self) -> None:
+        """Tell who got it that the queue is empty."""
+        if self._getting is not None and not self._getting.done():
+            self._getting.set_result(None)
+
+    def returned(
+        self, reply_code: int, reply_text: str, exchange: str, routing_key: str, properties: Properties, body: bytes
+    ) -> None:
+        """Fail a publish whose message found no queue."""
+        if self._confirms is not None:
+            error = MessageReturned(exchange, routing_key, reply_code, reply_text)
+            self._confirms.give_back(properties.message_id, error)
+
+    def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> None:
+        """End the publishes that the broker has answered."""
+        if self._confirms is not None:
+            self._confirms.answer(delivery_tag, multiple=multiple, ack=ack)
 
 
 def _table(arguments: Arguments) -> dict[str, Any] | None:
     return None if arguments is None else dict(arguments)
-
-
-def _to_wire(properties: Properties, message_id: str) -> frames.Properties:
-    timestamp = properties.timestamp
-    return frames.Properties(
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        headers=properties.headers,
-        delivery_mode=properties.delivery_mode,
-        priority=properties.priority,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        expiration=properties.expiration,
-        message_id=properties.message_id or message_id,
-        timestamp=None if timestamp is None else datetime.fromtimestamp(timestamp, UTC),
-        message_type=properties.type,
-        user_id=properties.user_id,
-        app_id=properties.app_id,
-    )
-
-
-def _from_wire(channel: AMQPChannel, message: DeliveredMessage) -> Delivery:
-    wire, delivery = message.header.properties, message.delivery
-    return Delivery(
-        channel=channel,
-        body=message.body,
-        properties=Properties(
-            content_type=wire.content_type,
-            content_encoding=wire.content_encoding,
-            headers=wire.headers,
-            delivery_mode=wire.delivery_mode,
-            priority=wire.priority,
-            correlation_id=wire.correlation_id,
-            reply_to=wire.reply_to,
-            expiration=wire.expiration,
-            message_id=wire.message_id,
-            timestamp=None if wire.timestamp is None else int(wire.timestamp.timestamp()),
-            type=wire.message_type,
-            user_id=wire.user_id,
-            app_id=wire.app_id,
-        ),
-        delivery_tag=message.delivery_tag or 0,
-        redelivered=bool(message.redelivered),
-        exchange=message.exchange or "",
-        routing_key=message.routing_key or "",
-        consumer_tag=getattr(delivery, "consumer_tag", None),
-        message_count=getattr(delivery, "message_count", None),
-    )

@@ -12,11 +12,11 @@ import aio_pika
 from aio_pika.abc import AbstractConnection
 from aio_pika.connection import make_url
 from aiormq import Channel as UnderlayChannel
+from aiormq import Connection as UnderlayConnection
 from aiormq import spec
 
-from aioresults.errors import AioResultsError, BrokerUnavailable
+from aioresults.errors import AioResultsError, BrokerUnavailable, NotSupported
 from aioresults.transport.amqp.channel import AMQPChannel
-from aioresults.transport.amqp.numbers import ChannelNumbers
 from aioresults.transport.amqp.outcome import (
     CLOSE_TIMEOUT,
     is_cancelled_by_caller,
@@ -24,6 +24,7 @@ from aioresults.transport.amqp.outcome import (
     translate_connect,
     translated,
 )
+from aioresults.transport.amqp.wire import Wire
 from aioresults.transport.base import OnBlocked, OnClose
 
 #: Seconds for an attempt to connect to succeed after its caller has left.
@@ -81,7 +82,11 @@ class AMQPTransport:
                 await asyncio.shield(giving_up)
                 raise
             raise translate_connect(error) from error
-        return AMQPConnection(opened)
+        try:
+            return AMQPConnection(opened)
+        except NotSupported:
+            await opened.close()
+            raise
 
     async def _open(self, url: Any) -> AbstractConnection:
         parameters: dict[str, Any] = {} if "heartbeat" in url.query else {"heartbeat": self._heartbeat}
@@ -104,18 +109,20 @@ class AMQPConnection:
     def __init__(self, connection: AbstractConnection) -> None:
         if connection.transport is None:
             raise BrokerUnavailable("the connection is not open")
+        underlay = cast("UnderlayConnection", connection.transport.connection)
         self._connection = connection
         self._closing = False
-        self._closed: asyncio.Future[Any] = connection.transport.connection.closing
-        self._frames: asyncio.Queue[Any] = connection.transport.connection.write_queue
-        self._numbers = ChannelNumbers(connection.transport.connection)
+        self._closed: asyncio.Future[Any] = underlay.closing
+        self._frames: asyncio.Queue[Any] = underlay.write_queue
+        self._wire = Wire.of(underlay)
+        self._numbers = self._wire.numbers
         self._reason: AioResultsError | None = None
         self._callbacks: list[OnClose] = []
         self._closed.add_done_callback(self._lost)
         # aiormq only writes a log line when it is blocked; its two handlers are the one place that knows.
-        underlay: Any = connection.transport.connection
-        underlay._Connection__handle_connection_blocked = self._blocked
-        underlay._Connection__handle_connection_unblocked = self._unblocked
+        handlers: Any = underlay
+        handlers._Connection__handle_connection_blocked = self._blocked
+        handlers._Connection__handle_connection_unblocked = self._unblocked
         self._on_blocked: list[OnBlocked] = []
 
     @property
@@ -151,7 +158,7 @@ class AMQPConnection:
             callback(self._reason)
 
     def _empty_frames(self) -> None:
-        """Wake the publishes that wait for room among the frames to be sent: aiormq leaves them there for ever."""
+        """Wake the calls that wait for room among the frames to be sent: aiormq leaves them there for ever."""
         if not self._frames.empty():
             while not self._frames.empty():
                 self._frames.get_nowait()
@@ -164,7 +171,7 @@ class AMQPConnection:
                 await channel.initialize()
                 underlay = cast("UnderlayChannel", await channel.get_underlay_channel())
             self._numbers.taken(number, underlay)
-            return AMQPChannel(self, self._is_lost, channel, underlay)
+            return AMQPChannel(self, self._is_lost, self._wire, channel, underlay, confirms=confirms)
 
         opening = asyncio.get_running_loop().create_task(translated(opened(), self._is_lost))
         try:

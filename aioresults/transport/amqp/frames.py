@@ -1,18 +1,20 @@
-"""Frames that name a queue, for any name that RabbitMQ takes; and properties that are written with fewer calls.
+"""Frames as they are written (AMQP 0-9-1, 4.2).
 
-pamqp checks names twice, when a frame is made and when it is written, and refuses those with characters other than
-``a-zA-Z0-9-_.:@#,/+`` and space. RabbitMQ takes any UTF-8, and a task id may be any text.
+Those that name a queue are pamqp's, for any name that RabbitMQ takes: pamqp checks names twice, when a frame is made
+and when it is written, and refuses those with characters other than ``a-zA-Z0-9-_.:@#,/+`` and space. RabbitMQ takes
+any UTF-8, and a task id may be any text. Those that go with each message are written here, in one step.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from aiormq import spec
-from pamqp import encode
+
+from aioresults.errors import EncodeError
+from aioresults.transport.amqp.properties import write_properties, write_short_string
+from aioresults.transport.base import Properties
 
 
 class _AnyName:
@@ -50,49 +52,59 @@ class BasicGet(_AnyName, spec.Basic.Get):
     """``basic.get``."""
 
 
-_FLAGS: Final = struct.Struct(">H").pack
-_LENGTH: Final = struct.Struct(">I").pack
+_HEAD: Final = struct.Struct(">BHI").pack
+_END: Final = b"\xce"
+#: Bytes of a frame that are not its payload.
+_AROUND: Final = 8
+_METHOD, _HEADER, _BODY = 1, 2, 3
+_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
+_CONTENT: Final = struct.Struct(">HHQ").pack
+_BASIC: Final = 60
+_ACK, _NACK = 80, 120
+_SETTLE: Final = struct.Struct(">BHIHHQBB").pack
+_SETTLE_SIZE: Final = 13
 
 
-def _short_string(value: str) -> bytes:
-    data = value.encode()
-    if len(data) > 255:
-        raise TypeError(f"a short string of {len(data)} bytes; AMQP allows 255")
-    return bytes((len(data),)) + data
+def publish(
+    channel: int,
+    body: bytes,
+    properties: Properties,
+    exchange: str,
+    routing_key: str,
+    *,
+    mandatory: bool,
+    max_size: int,
+) -> bytes:
+    """Return the frames of one message, none longer than ``max_size`` bytes; 0 for any length.
+
+    Raises:
+        EncodeError: AMQP cannot carry its properties, exchange or routing key.
+    """
+    try:
+        method = b"".join(
+            (_PUBLISH, write_short_string(exchange), write_short_string(routing_key), b"\x01" if mandatory else b"\x00")
+        )
+    except ValueError as error:
+        raise EncodeError(
+            f"a message cannot go to exchange {exchange!r}, routing key {routing_key!r}: {error}"
+        ) from error
+    header = _CONTENT(_BASIC, 0, len(body)) + write_properties(properties)
+    most = (max_size or len(header) + len(body) + _AROUND) - _AROUND
+    if len(header) > most:
+        # RabbitMQ closes the connection over it (501).
+        raise EncodeError(f"a message cannot have properties of {len(header)} bytes; the broker takes {most}")
+    parts = [_HEAD(_METHOD, channel, len(method)), method, _END, _HEAD(_HEADER, channel, len(header)), header, _END]
+    for start in range(0, len(body), most):
+        chunk = body[start : start + most]
+        parts += (_HEAD(_BODY, channel, len(chunk)), chunk, _END)
+    return b"".join(parts)
 
 
-def _table(headers: Mapping[str, Any]) -> bytes:
-    """Return what pamqp's ``field_table`` does; most headers are text."""
-    parts: list[bytes] = []
-    for name in sorted(headers):
-        value = headers[name]
-        if type(value) is str:
-            data = value.encode()
-            parts += (_short_string(name), b"S", _LENGTH(len(data)), data)
-        else:
-            parts += (_short_string(name), encode.encode_table_value(value))
-    written = b"".join(parts)
-    return _LENGTH(len(written)) + written
+def ack(channel: int, delivery_tag: int, *, multiple: bool) -> bytes:
+    """Return ``basic.ack``."""
+    return _SETTLE(_METHOD, channel, _SETTLE_SIZE, _BASIC, _ACK, delivery_tag, multiple, _END[0])
 
 
-_WRITERS: Final[dict[str, Callable[[Any], bytes]]] = {"shortstr": _short_string, "table": _table}
-
-
-class Properties(spec.Basic.Properties):
-    """The properties of a message that is published. pamqp needs six calls for each, and four for each header."""
-
-    _FIELDS: Final = tuple(
-        (name, spec.Basic.Properties.flags[name], _WRITERS.get(kind) or partial(encode.by_type, data_type=kind))
-        for name in spec.Basic.Properties.__slots__
-        for kind in (spec.Basic.Properties.amqp_type(name),)
-    )
-
-    def marshal(self) -> bytes:
-        """Return them as they go into a content header (AMQP 0-9-1, 4.2.6.1)."""
-        flags, parts = 0, []
-        for name, flag, write in self._FIELDS:
-            value = getattr(self, name)
-            if value is not None and value != "":
-                flags |= flag
-                parts.append(write(value))
-        return _FLAGS(flags) + b"".join(parts)
+def nack(channel: int, delivery_tag: int, *, multiple: bool, requeue: bool) -> bytes:
+    """Return ``basic.nack``."""
+    return _SETTLE(_METHOD, channel, _SETTLE_SIZE, _BASIC, _NACK, delivery_tag, multiple | requeue << 1, _END[0])

@@ -23,10 +23,8 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
     ConnectionClosed,
     ConnectionNotAllowed,
-    DeliveryError,
     InvalidFrameError,
     ProbableAuthenticationError,
-    PublishError,
 )
 from aiormq.exceptions import ChannelClosed as AiormqChannelClosed
 
@@ -35,8 +33,6 @@ from aioresults.errors import (
     BrokerRefused,
     BrokerUnavailable,
     ChannelClosed,
-    MessageNacked,
-    MessageReturned,
 )
 from aioresults.transport.replies import channel_error, connect_error
 
@@ -63,8 +59,21 @@ async def detached(operation: Coroutine[Any, Any, T], is_lost: Callable[[], bool
 
 async def translated(operation: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> T:
     """Await ``operation``, and raise its errors as ours."""
-    with Translating(is_lost):
+    try:
         return await operation
+    except AioResultsError:
+        raise
+    except asyncio.CancelledError as error:
+        if is_cancelled_by_caller(error):
+            raise
+        raise BrokerUnavailable("the connection to the broker was lost") from error
+    except (AMQPError, ChannelInvalidStateError, OSError) as error:
+        raise translate(error, connection_lost=is_lost()) from error
+    except RuntimeError as error:
+        # "Connection was not opened", "... closed"
+        if not is_lost():
+            raise
+        raise translate(error, connection_lost=True) from error
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
@@ -79,49 +88,9 @@ def is_cancelled_by_caller(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-class Translating:
-    """A context manager that turns what aiormq raises in its body into an error of ours.
-
-    It keeps nothing of a body, so one serves any number of them, also at the same time.
-
-    Args:
-        is_lost: tells whether the connection is gone.
-    """
-
-    __slots__ = ("_is_lost",)
-
-    def __init__(self, is_lost: Callable[[], bool]) -> None:
-        self._is_lost = is_lost
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        match error:
-            case None | AioResultsError():
-                return
-            case asyncio.CancelledError():
-                if not is_cancelled_by_caller(error):
-                    raise BrokerUnavailable("the connection to the broker was lost") from error
-            case AMQPError() | ChannelInvalidStateError() | OSError():
-                raise translate(error, connection_lost=self._is_lost()) from error
-            case RuntimeError() if self._is_lost():
-                # "Connection was not opened", "... closed"
-                raise translate(error, connection_lost=True) from error
-
-
 def translate(error: BaseException | None, *, connection_lost: bool) -> AioResultsError:
     """Return what ``error``, raised by an operation or given as the reason of a close, is in this package."""
     match error:
-        case PublishError(frame=spec.Basic.Return() as returned):
-            return MessageReturned(
-                returned.exchange or "",
-                returned.routing_key or "",
-                returned.reply_code or 312,
-                returned.reply_text or "",
-            )
-        case DeliveryError():
-            return MessageNacked("the broker did not take the message (negative confirm)")
         case AiormqChannelClosed() if not connection_lost:
             return channel_error(_CHANNEL_CODES.get(type(error)), str(error.args[-1] or "") if error.args else "")
     if connection_lost or isinstance(error, (AMQPConnectionError, OSError)):

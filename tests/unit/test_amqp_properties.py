@@ -1,0 +1,101 @@
+"""Properties are written as pamqp writes them, and read as it reads them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import asdict
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from aiormq import spec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioresults.errors import EncodeError
+from aioresults.transport.amqp import frames
+from aioresults.transport.amqp.properties import read_properties, write_properties
+from aioresults.transport.base import Properties
+
+TEXT = st.characters(exclude_categories=["Cs"])
+SHORT = st.none() | st.text(TEXT, min_size=1, max_size=60)
+NAMES = st.text(TEXT, min_size=1, max_size=30)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(width=32, allow_nan=False, allow_infinity=False)
+    | st.text(TEXT, max_size=300)
+    | st.just(Decimal("1.5"))
+    | st.just(datetime(2026, 5, 4, tzinfo=UTC)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=10,
+)
+PROPERTIES = st.builds(
+    Properties,
+    **dict.fromkeys(("content_type", "content_encoding", "correlation_id", "reply_to", "message_id"), SHORT),
+    **dict.fromkeys(("expiration", "type", "user_id", "app_id"), SHORT),
+    headers=st.none() | st.dictionaries(NAMES, VALUES, max_size=6),
+    delivery_mode=st.none() | st.sampled_from([1, 2]),
+    priority=st.none() | st.integers(0, 255),
+    timestamp=st.none() | st.integers(0, 2**32),
+)
+
+
+def as_pamqp_has_them(properties: Properties) -> spec.Basic.Properties:
+    fields = asdict(properties)
+    seconds = fields.pop("timestamp")
+    moment = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return spec.Basic.Properties(message_type=fields.pop("type"), timestamp=moment, **fields)
+
+
+@given(PROPERTIES)
+def test_as_pamqp_has_them(properties: Properties) -> None:
+    written = write_properties(properties)
+    assert written == as_pamqp_has_them(properties).marshal()
+    assert read_properties(b"xy" + written, 2) == properties
+
+
+def test_what_is_not_used_is_passed_over() -> None:
+    cluster_id = b"\x00\x0c\x02me\x08reserved"
+    assert read_properties(cluster_id, 0) == Properties(app_id="me")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\x01\x00\x00", b"\x80\x00\x02\xff\xff", b"\x20\x00\x00\x00\x00\x09x"])
+def test_what_is_none(data: bytes) -> None:
+    with pytest.raises((ValueError, IndexError, struct.error)):
+        read_properties(data, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"reply_to": "x" * 256}, "reply_to: 256 bytes"),
+        ({"reply_to": 5}, "reply_to: "),
+        ({"priority": 256}, "priority: "),
+        ({"timestamp": -1}, "timestamp: "),
+        ({"headers": {"x": object()}}, "headers: "),
+        ({"headers": {"x" * 256: 1}}, "headers: 256 bytes"),
+        ({"headers": {"x": {"y": [float("nan")]}}}, "headers: RabbitMQ closes the connection"),
+        ({"headers": {"x": 1e300}}, "headers: "),
+    ],
+)
+def test_what_amqp_cannot_carry(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(EncodeError, match=f"a message cannot have such {text}"):
+        write_properties(Properties(**fields))
+
+
+@pytest.mark.parametrize(
+    ("properties", "exchange", "routing_key", "text"),
+    [
+        (Properties(headers={"x": "y" * 200}), "", "q", "properties of 2.. bytes; the broker takes 192"),
+        (Properties(), "", "x" * 256, "routing key 'x+': 256 bytes"),
+        (Properties(), "é" * 128, "q", "exchange 'é+', routing key 'q': 256 bytes"),
+    ],
+)
+def test_messages_that_would_cost_the_connection(
+    properties: Properties, exchange: str, routing_key: str, text: str
+) -> None:
+    with pytest.raises(EncodeError, match=text):
+        frames.publish(1, b"", properties, exchange, routing_key, mandatory=True, max_size=200)

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aio_pika
@@ -14,7 +15,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, MessageReturned, NotFound
 from aioresults.transport import Channel, transport_for
-from aioresults.transport.amqp import AMQPConnection, AMQPTransport
+from aioresults.transport.amqp import AMQPConnection, AMQPTransport, frames
 from aioresults.transport.base import Connection, Properties
 from tests.eventually import eventually
 from tests.proxy import Proxy
@@ -146,6 +147,29 @@ async def test_a_connection_that_others_use_as_well(amqp_url: str) -> None:
     assert taken == received[0] == received[1] == [b"%d" % number for number in range(200)]
     await queue.cancel(consuming)
     await shared.close()
+
+
+async def test_an_acknowledgement_is_sent_after_the_turn_in_which_it_was_given(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was given a result acts on it in this turn: killed before the end of it, the result is still in its queue."""
+    connection: Any = await transport_for(amqp_url).connect()
+    channel = await connection.channel(confirms=True)
+    sent: list[bytes] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(connection._wire, "_transport", SimpleNamespace(write=sent.append, is_closing=lambda: False))
+        channel.basic_ack(1)
+        channel.basic_nack(2)
+        assert sent == []
+        await asyncio.sleep(0)
+        assert sent == [frames.ack(1, 1, multiple=False) + frames.nack(1, 2, multiple=False, requeue=True)]
+        channel.basic_ack(3)
+        publishing = channel.basic_publish(b"", Properties(), "", "q")
+        publishing.send(None)  # in this turn
+        assert sent[1].startswith(frames.ack(1, 3, multiple=False))
+        assert len(sent) == 2
+        publishing.close()
+    await connection.close()
 
 
 async def test_messages_alone_keep_a_connection_alive(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

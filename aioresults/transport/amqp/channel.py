@@ -284,11 +284,11 @@ class AMQPChannel:
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         if not self.is_closed:
-            self._wire.write(frames.ack(self._number, delivery_tag, multiple=multiple))
+            self._wire.write_soon(frames.ack(self._number, delivery_tag, multiple=multiple))
 
     def basic_nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
         if not self.is_closed:
-            self._wire.write(frames.nack(self._number, delivery_tag, multiple=multiple, requeue=requeue))
+            self._wire.write_soon(frames.nack(self._number, delivery_tag, multiple=multiple, requeue=requeue))
 
     async def basic_qos(self, prefetch_count: int) -> None:
         await self._rpc(self._underlay.basic_qos(prefetch_count=prefetch_count))

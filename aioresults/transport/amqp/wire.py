@@ -27,6 +27,7 @@ class Wire(FrameReader):
         self._connection: Any = connection
         self._loop = asyncio.get_running_loop()
         self._transport = writer.transport
+        self._soon: list[bytes] = []
         self.numbers: Final = ChannelNumbers(connection)
         #: Bytes that a frame may have; 0 for any number.
         self.frame_max: Final[int] = connection.connection_tune.frame_max or 0
@@ -54,8 +55,26 @@ class Wire(FrameReader):
 
     def write(self, frames: bytes) -> None:
         """Send whole frames; void when the connection is going down, which its channels are told."""
+        if self._soon:
+            self._soon.append(frames)
+            frames = b"".join(self._soon)
+            self._soon.clear()
         if not self._transport.is_closing():
             self._transport.write(frames)
+
+    def write_soon(self, frames: bytes) -> None:
+        """Send whole frames at the end of this turn of the loop, or before what is sent until then.
+
+        For acknowledgements: who is given a message acts on it in this turn, before a process that is killed can have
+        taken it off its queue; and those of one turn go together.
+        """
+        if not self._soon:
+            self._loop.call_soon(self._flush)
+        self._soon.append(frames)
+
+    def _flush(self) -> None:
+        if self._soon:
+            self.write(b"")
 
     def _heard(self) -> None:
         # aiormq takes a connection for dead on which it sees no frames.

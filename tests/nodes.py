@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from time import monotonic, sleep
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQNode
 from aioresults.transport import transport_for
@@ -36,13 +39,13 @@ class Node(Protocol):
 
 
 class ControlledNode:
-    """Node `number` of a control command."""
+    """Node `number` of a control command. Others may hold an object for it, too, so nothing is kept of its process."""
 
     def __init__(self, command: str, number: int) -> None:
         self._command = command
         self._number = str(number)
+        self._frozen: int | None = None
         self.url = self._run("up", self._number).split()[-1]
-        self._pid = self._find_pid()
 
     def _run(self, *args: str) -> str:
         done = subprocess.run(
@@ -52,21 +55,15 @@ class ControlledNode:
             raise RabbitMQError(f"{self._command} {' '.join(args)}: status {done.returncode}\n{done.stderr[-2000:]}")
         return done.stdout
 
-    def _find_pid(self) -> int | None:
-        return int("".join(filter(str.isdigit, self.ctl("eval", "os:getpid()."))))
-
     def start(self) -> None:
         """Start the node, and return when it takes connections. Does nothing if it runs."""
-        if not self.answers():
-            self._run("up", self._number)
-            self._pid = self._find_pid()
+        self._run("up", self._number)
 
     def stop(self) -> None:
-        """Shut the node down in good order. Idempotent."""
+        """Shut the node down in good order; return when its process is gone. Idempotent."""
+        self.thaw()
         if self.answers():
-            self.thaw()
-            self.ctl("stop")
-            self._pid = None
+            self.ctl("shutdown")
 
     def restart(self) -> None:
         """`stop` and `start`."""
@@ -75,34 +72,39 @@ class ControlledNode:
 
     def kill(self) -> None:
         """End the node at once. Idempotent."""
-        if self.answers():
-            self.thaw()
-            self._run("kill", self._number)
-            self._pid = None
+        self.thaw()
+        if not self.answers():
+            return
+        self._run("kill", self._number)
+        # The kernel closes the sockets of a large process some milliseconds after the process has ended. To who starts
+        # the node meanwhile it looks as if it ran.
+        deadline = monotonic() + 10
+        while self.answers():
+            if monotonic() > deadline:
+                raise RabbitMQError(f"node {self._number} still listens 10 s after it was killed")
+            sleep(0.01)
 
     def freeze(self) -> None:
         """Halt the process: its connections stay open, and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        self._frozen = int("".join(filter(str.isdigit, self.ctl("eval", "os:getpid()."))))
+        os.kill(self._frozen, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """End a `freeze`."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._pid is not None and self.answers():
-            os.kill(self._pid, number)
+        if self._frozen is not None:
+            os.kill(self._frozen, signal.SIGCONT)
+            self._frozen = None
 
     def ctl(self, *args: str) -> str:
         """Run `rabbitmqctl` on this node and return what it printed."""
         return self._run("ctl", self._number, *args)
 
     def answers(self) -> bool:
-        """Whether the process is there, which may have been ended by somebody else."""
-        if self._pid is None:
-            return False
+        """Whether it takes connections, as a frozen one does, too."""
+        parts = urlsplit(self.url)
         try:
-            os.kill(self._pid, 0)
-        except ProcessLookupError:
+            socket.create_connection((parts.hostname or "localhost", parts.port or 5672), 1).close()
+        except OSError:
             return False
         return True
 
@@ -138,9 +140,8 @@ def cluster(count: int = 3) -> Iterator[list[Node]]:
             yield [seed, *others]
         return
     first = ControlledNode(command, 1)
-    # A coordinator of streams that ran on it alone would stay on it alone, and be lost with it.
-    for do in ("stop_app", "reset", "start_app"):
-        first.ctl(do)
+    _forget_everything(first)
+    first.ctl("start_app")
     subprocess.run([command, "cluster", str(count)], check=True, capture_output=True, timeout=240)
     members = [ControlledNode(command, number) for number in range(1, count + 1)]
     try:
@@ -149,9 +150,33 @@ def cluster(count: int = 3) -> Iterator[list[Node]]:
         for member in members:
             member.start()  # a node that was left out cannot leave the cluster
         for member in members[1:]:
-            member.ctl("stop_app")
-            member.ctl("reset")
-            member.stop()
+            _forget_everything(member)
+            member.ctl("shutdown")
+
+
+def _forget_everything(node: Node) -> None:
+    """Take a node back to its first day, with its application stopped.
+
+    `reset` leaves the coordinator of streams behind. One that knows the members of an earlier cluster, or that ran on
+    its node alone and is lost with it, would have no leader in the next one, and no stream of that would be found.
+    """
+    node.ctl("eval", "catch ra:force_delete_server(coordination, {rabbit_stream_coordinator, node()}).")
+    node.ctl("stop_app")
+    node.ctl("reset")
+
+
+def settle_streams(nodes: Sequence[Node]) -> None:
+    """Have the coordinator of streams on every node, started from the first of these, and known to every disk.
+
+    RabbitMQ writes that it is on a node half a second after the first stream was declared. A power cut before that
+    takes it from the node for good: a single node can then never use its first streams again, one of a cluster serves
+    none.
+    """
+    declare = 'rabbit_amqqueue:declare({resource, <<"/">>, queue, <<"first">>}, true, false, [%s], none, <<"guest">>).'
+    nodes[0].ctl("eval", declare % '{<<"x-queue-type">>, longstr, <<"stream">>}')
+    for node in nodes:
+        node.ctl("eval", "ok = dets:sync(ra_coordination_directory_reverse).")
+    nodes[0].ctl("delete_queue", "first")
 
 
 async def can_log_in(url: str) -> bool:

@@ -66,7 +66,7 @@ async def test_frozen_and_woken(own_broker: Node, routing: type[QueuePerTask | R
         await store_each(worker, ids[:10], caller.reply_to)
         waiting = asyncio.ensure_future(_results(caller, ids[20:]))
         await asyncio.sleep(0.2)
-        own_broker.freeze()
+        await asyncio.to_thread(own_broker.freeze)
         try:
             began = monotonic()
             looks = [caller.get_task_meta(task_id) for task_id in ids[:10]]
@@ -106,7 +106,7 @@ async def test_frozen_for_longer_than_the_heartbeat_allows(own_broker: Node) -> 
     ):
         waiting = asyncio.ensure_future(_results(caller, ids))
         await store_each(worker, ids[:5])
-        own_broker.freeze()
+        await asyncio.to_thread(own_broker.freeze)
         try:
             storing = asyncio.ensure_future(store_each(worker, ids[5:]))
             await eventually(lambda: not caller.stats()["connected"] and not worker.stats()["connected"], 20)

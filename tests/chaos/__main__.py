@@ -23,7 +23,7 @@ from tests.adversity.leaks import no_leaks
 from tests.chaos.faults import FAULTS, PASSWORD, USER, Fault, Site
 from tests.chaos.load import Pair
 from tests.chaos.tally import Tally, complaints
-from tests.nodes import Node, cluster, one_node
+from tests.nodes import Node, cluster, one_node, settle_streams
 from tests.proxy import Proxy
 
 #: Seconds for what is under way to end after the last fault, and for a new result to go through after each.
@@ -126,6 +126,7 @@ def prepared(nodes: list[Node]) -> Iterator[None]:
         nodes[0].ctl("delete_user", USER)
     nodes[0].ctl("set_vm_memory_high_watermark", "0.9")
     nodes[0].ctl("set_disk_free_limit", "1MB")
+    settle_streams(nodes)
     nodes[0].ctl("add_user", USER, PASSWORD)
     try:
         nodes[0].ctl("set_permissions", USER, ".*", ".*", ".*")

@@ -166,14 +166,14 @@ async def restarted(site: Site) -> float:
 
 async def frozen(site: Site) -> None:
     node = site.node()
-    node.freeze()
+    await asyncio.to_thread(node.freeze)
     await site.lasts(0.3, 3)
     node.thaw()
 
 
 async def frozen_past_the_heartbeat(site: Site) -> None:
     node = site.node()
-    node.freeze()
+    await asyncio.to_thread(node.freeze)
     await asyncio.sleep(10)
     node.thaw()
 

@@ -43,7 +43,7 @@ _NOT_A_PUBLISH = re.compile(r"delivery tag|queue '|exchange type|x-match|prefetc
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (configured )?max size (?P<limit>\d+)")
 
 _NODE_DOWN = "is down or inaccessible"
-_NOT_READY = "does not have a replica on the local node"
+_NOT_READY = re.compile(r"does not have a (running )?replica on the local node")
 
 
 def channel_error(reply_code: int | None, reply_text: str) -> ChannelError:
@@ -54,8 +54,9 @@ def channel_error(reply_code: int | None, reply_text: str) -> ChannelError:
         # A 404 for a queue that exists, and will be there again. RabbitMQ 3.10 says it of a healthy single node, too,
         # when a queue is declared in the moment of its deletion.
         return ChannelClosed(reply_code or 504, reply_text)
-    if _NOT_READY in reply_text:
-        # A 406 for a stream that another client declares at this moment.
+    if _NOT_READY.search(reply_text):
+        # A 406 for a stream that another client declares at this moment, or, RabbitMQ 4.3 ("running"), whose leader
+        # is being elected.
         return ChannelClosed(reply_code or 504, reply_text)
     known = _BY_CODE.get(reply_code or 0)
     if known is not None:

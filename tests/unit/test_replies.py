@@ -24,6 +24,11 @@ from aioresults.transport.replies import channel_error, connect_error, message_s
             "PRECONDITION_FAILED - queue 'queue 's' in vhost '/'' does not have a replica on the local node",
             errors.ChannelClosed,  # it may pass
         ),
+        (
+            406,
+            "PRECONDITION_FAILED - stream queue 's' in vhost '/' does not have a running replica on the local node",
+            errors.ChannelClosed,  # it may pass: so says 4.3
+        ),
         (504, "CHANNEL_ERROR - expected 'channel.open'", errors.ChannelClosed),
         (541, "INTERNAL_ERROR", errors.ChannelClosed),
         (None, "", errors.ChannelClosed),

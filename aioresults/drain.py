@@ -124,6 +124,8 @@ class Drain:
         self.undecodable = 0
         self.repeated = 0
         self._repeats = Repeats()
+        #: Whether it was told in this session that the broker does not answer for a queue.
+        self._warned = False
 
     def __len__(self) -> int:
         """How many queues are consumed."""
@@ -163,6 +165,7 @@ class Drain:
         # What is left of the last session; whatever still matters is noted again.
         self._changed, self._deletions = asyncio.Queue(), asyncio.Queue()
         self._busy.clear()
+        self._warned = False
         for task_id in self._taken:
             self.on_change(task_id, taken=True)
         for task_id in self._waiters:
@@ -191,8 +194,10 @@ class Drain:
                 await self._reconcile(session, task_id)
             except (BrokerUnavailable, ChannelClosed) as error:
                 if not session.lost.done():
-                    # The broker is slow, the queue's node is down, or the channel was closed by something else.
-                    logger.warning("the queue of task %r could not be attended to, trying again: %s", task_id, error)
+                    # The broker is slow, the queue's node is down, or the channel was closed by something else. One
+                    # line for it: there may be as many queues as there are waits, each tried again and again.
+                    level, self._warned = logging.DEBUG if self._warned else logging.WARNING, True
+                    logger.log(level, "the queue of task %r could not be attended to, trying again: %s", task_id, error)
                     asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.on_change, task_id)
             except ChannelError as error:
                 if task_id in self._taken:

@@ -115,7 +115,8 @@ class TestOpening:
             with caplog.at_level(logging.WARNING, "aioresults"):
                 waiter = bench.wait("a")
                 await bench.consumed("a")
-            assert caplog.text.count("trying again") == 2
+            assert caplog.text.count("trying again") == 1  # one line, however often
+            assert not bench.session.before
             await bench.publish("a", "a SUCCESS")
             assert (await waiter).status == "SUCCESS"
 

@@ -73,13 +73,17 @@ def _controlled_node() -> Iterator[Node]:
         yield node
 
 
-@pytest.fixture
-def own_broker(request: pytest.FixtureRequest) -> Node:
-    name = "_controlled_node" if BROKERCTL in os.environ else "_spare_node"
-    node: Node = request.getfixturevalue(name)
-    node.thaw()
-    node.start()
+@pytest.fixture(scope="session")
+def _own_node(request: pytest.FixtureRequest) -> Node:
+    node: Node = request.getfixturevalue("_controlled_node" if BROKERCTL in os.environ else "_spare_node")
     return node
+
+
+@pytest.fixture
+def own_broker(_own_node: Node) -> Node:
+    _own_node.thaw()
+    _own_node.start()
+    return _own_node
 
 
 @pytest.fixture

@@ -13,34 +13,11 @@ import pytest
 import trustme
 
 from aioresults import AMQPBackend, BrokerRefused, BrokerUnavailable
-from aioresults.contrib.rabbitmq import RabbitMQNode, free_ports
+from aioresults.contrib.rabbitmq import free_ports
 from tests.adversity.leaks import no_leaks
+from tests.nodes import Node
 
 SECRET = "s3cr3t"
-
-
-class TLSNode(RabbitMQNode):
-    """A node that also listens with TLS, and wants to see a certificate of its clients."""
-
-    def __init__(self, ca: trustme.CA, server: trustme.LeafCert) -> None:
-        self._ca, self._server = ca, server
-        [self.tls_port] = free_ports(1)
-        super().__init__()
-
-    def _write_files(self) -> None:
-        super()._write_files()
-        self._ca.cert_pem.write_to_path(self.folder / "ca.pem")
-        self._server.cert_chain_pems[0].write_to_path(self.folder / "server.pem")
-        self._server.private_key_pem.write_to_path(self.folder / "server.key")
-        with (self.folder / "rabbitmq.conf").open("a") as config:
-            config.write(
-                f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n"
-                f"ssl_options.cacertfile = {self.folder}/ca.pem\n"
-                f"ssl_options.certfile = {self.folder}/server.pem\n"
-                f"ssl_options.keyfile = {self.folder}/server.key\n"
-                "ssl_options.verify = verify_peer\n"
-                "ssl_options.fail_if_no_peer_cert = true\n"
-            )
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +26,30 @@ def ca() -> trustme.CA:
 
 
 @pytest.fixture(scope="module")
-def node(ca: trustme.CA) -> Iterator[TLSNode]:
-    with TLSNode(ca, ca.issue_cert("localhost")) as node:
-        yield node
+def port(_own_node: Node, ca: trustme.CA) -> Iterator[int]:
+    """Yield a port on which a broker listens with TLS, and wants to see a certificate of its clients."""
+    [port] = free_ports(1)
+    server = ca.issue_cert("localhost")
+    pems = {"cacert": ca.cert_pem, "cert": server.cert_chain_pems[0], "key": server.private_key_pem}
+    # Its files are written by the broker: it may have a file system of its own.
+    files = {name: f'os:getenv("HOME") ++ "/tls-{port}-{name}.pem"' for name in pems}
+    written = [f'ok = file:write_file({files[name]}, "{pem.bytes().decode()}")' for name, pem in pems.items()]
+    options = ", ".join(f"{{{name}file, {file}}}" for name, file in files.items())
+    listener = f'{{"127.0.0.1", {port}}}'
+    _own_node.thaw()
+    _own_node.start()
+    _own_node.ctl(
+        "eval",
+        f"{', '.join(written)}, {{ok, _}} = application:ensure_all_started(ssl), ok = rabbit_networking:"
+        f"start_ssl_listener({listener}, [{options}, {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}], 1).",
+    )
+    yield port
+    deleted = [f"file:delete({file})" for file in files.values()]
+    _own_node.ctl("eval", f"{', '.join(deleted)}, rabbit_networking:stop_tcp_listener({listener}).")
 
 
-def url(node: TLSNode, host: str = "localhost", query: str = "") -> str:
-    return f"amqps://guest:guest@{host}:{node.tls_port}/{query}"
+def url(port: int, host: str = "localhost", query: str = "") -> str:
+    return f"amqps://guest:guest@{host}:{port}/{query}"
 
 
 def client_of(ca: trustme.CA, cert: trustme.LeafCert | None = None) -> ssl.SSLContext:
@@ -77,39 +71,39 @@ async def refusal(url: str, context: ssl.SSLContext | None) -> BrokerUnavailable
     return caught.value
 
 
-async def test_own_ca_and_client_certificate(node: TLSNode, ca: trustme.CA) -> None:
+async def test_own_ca_and_client_certificate(port: int, ca: trustme.CA) -> None:
     context = client_of(ca, ca.issue_cert("caller@aioresults"))
-    async with no_leaks(), AMQPBackend(url(node), ssl_context=context) as backend:
+    async with no_leaks(), AMQPBackend(url(port), ssl_context=context) as backend:
         await backend.store_result("over-tls", "x" * 100_000)
         assert await backend.wait_for("over-tls", timeout=5) == "x" * 100_000
 
 
-async def test_certificates_named_in_the_url(node: TLSNode, ca: trustme.CA, tmp_path: Path) -> None:
+async def test_certificates_named_in_the_url(port: int, ca: trustme.CA, tmp_path: Path) -> None:
     cert = ca.issue_cert("caller@aioresults")
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     cert.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
     cert.private_key_pem.write_to_path(tmp_path / "client.key")
     query = f"?cafile={tmp_path}/ca.pem&certfile={tmp_path}/client.pem&keyfile={tmp_path}/client.key"
-    async with AMQPBackend(url(node, query=query)) as backend:
+    async with AMQPBackend(url(port, query=query)) as backend:
         await backend.store_result("over-tls", 2)
         assert await backend.wait_for("over-tls", timeout=5) == 2
 
 
-async def test_no_client_certificate(node: TLSNode, ca: trustme.CA) -> None:
-    error = await refusal(url(node), client_of(ca))
+async def test_no_client_certificate(port: int, ca: trustme.CA) -> None:
+    error = await refusal(url(port), client_of(ca))
     assert isinstance(error, BrokerRefused)
     assert "TLS" in str(error)
     assert "certificate required" in str(error).lower().replace("_", " ")
 
 
-async def test_another_ca(node: TLSNode) -> None:
-    error = await refusal(url(node), client_of(trustme.CA()))
+async def test_another_ca(port: int) -> None:
+    error = await refusal(url(port), client_of(trustme.CA()))
     assert isinstance(error, BrokerRefused)
     assert "certificate verify failed" in str(error)
 
 
-async def test_another_host_name(node: TLSNode, ca: trustme.CA) -> None:
-    error = await refusal(url(node, "127.0.0.1"), client_of(ca, ca.issue_cert("caller@aioresults")))
+async def test_another_host_name(port: int, ca: trustme.CA) -> None:
+    error = await refusal(url(port, "127.0.0.1"), client_of(ca, ca.issue_cert("caller@aioresults")))
     assert isinstance(error, BrokerRefused)
     assert "certificate is not valid for '127.0.0.1'" in str(error)
 
@@ -120,10 +114,10 @@ async def test_tls_to_a_port_without(amqp_url: str, ca: trustme.CA) -> None:
     assert "TLS" in str(error)
 
 
-async def test_no_tls_to_a_port_with(node: TLSNode) -> None:
-    error = await refusal(url(node).replace("amqps:", "amqp:").replace("localhost", "127.0.0.1"), None)
+async def test_no_tls_to_a_port_with(port: int) -> None:
+    error = await refusal(url(port).replace("amqps:", "amqp:").replace("localhost", "127.0.0.1"), None)
     assert not isinstance(error, BrokerRefused)  # it looks like any other server that hangs up
-    assert "reset" in str(error) or "closed the connection" in str(error)
+    assert "reset" in str(error) or "closed" in str(error)
 
 
 @pytest.fixture
@@ -149,9 +143,9 @@ async def test_an_expired_certificate(expired: str, ca: trustme.CA, caplog: pyte
     assert not any(SECRET in text for text in told)
 
 
-async def test_a_wrong_password_over_tls(node: TLSNode, ca: trustme.CA, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_password_over_tls(port: int, ca: trustme.CA, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    wrong = url(node).replace("guest:guest", f"guest:{SECRET}")
+    wrong = url(port).replace("guest:guest", f"guest:{SECRET}")
     error = await refusal(wrong, client_of(ca, ca.issue_cert("caller@aioresults")))
     assert isinstance(error, BrokerRefused)
     assert "ACCESS_REFUSED" in str(error)

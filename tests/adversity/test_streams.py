@@ -1,4 +1,4 @@
-"""A stream between processes, its connections lost, and a broker that has no streams."""
+"""A stream between processes, and a broker that has no streams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import secrets
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -67,38 +66,3 @@ async def test_a_broker_without_streams() -> None:
         async with AMQPBackend(node.url, routing=ResultStream()) as backend:
             await backend.store_result("task", 1)
             assert await backend.wait_for("task", timeout=10) == 1
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.skipif("AIORESULTS_TEST_URL" in os.environ, reason="a cluster of the RabbitMQ that is installed")
-async def test_the_loss_of_a_node_of_a_cluster() -> None:
-    """The stream has a replica on every node: what was confirmed is there, and results go on."""
-    with ExitStack() as stack:
-        first = await asyncio.to_thread(stack.enter_context, RabbitMQNode())
-        nodes = [first, *(RabbitMQNode(peer=first) for _ in range(2))]
-        for node in nodes[1:]:
-            await asyncio.to_thread(stack.enter_context, node)
-            for command in (["stop_app"], ["reset"], ["join_cluster", first.name], ["start_app"]):
-                await asyncio.to_thread(node.ctl, *command)
-        urls = [node.url for node in nodes]
-        policy = {"max_retries": None, "interval_max": 0.2}
-        worker = AMQPBackend(urls, routing=ResultStream(), retry_policy=policy, store_only=True)
-        async with worker, AMQPBackend(urls, routing=ResultStream()) as reader:
-            before, after = ([f"{when}-{number}" for number in range(200)] for when in ("before", "after"))
-            for task_id in before:
-                await worker.store_result(task_id, task_id)
-            waiting = asyncio.ensure_future(collect(reader, after))
-            await asyncio.to_thread(first.kill)  # the leader of the stream, and the node of every connection
-            for task_id in after:
-                await worker.store_result(task_id, task_id)
-            assert await waiting == after
-            assert int(reader.stats()["sessions"]) > 1
-            async with AMQPBackend(urls[1:], routing=ResultStream()) as late:
-                assert await collect(late, before + after) == before + after
-                for backend in (reader, late):
-                    assert (await backend.get_task_meta("unknown")).status == "PENDING"
-
-
-async def collect(backend: AMQPBackend, task_ids: list[str]) -> list[object]:
-    """Return the results of these tasks."""
-    return [meta.result for meta in (await backend.get_many(task_ids, timeout=90)).values()]

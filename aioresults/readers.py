@@ -99,7 +99,7 @@ def reading(
             stream, waiters, reports, sessions, forget,
             consumer=hooks.Consumer, producer=hooks.Producer, rpc_timeout=rpc_timeout, emit=emit,
         )  # fmt: skip
-        return tail, StreamLookup(tail, reads=reads)
+        return tail, StreamLookup(tail, reads=reads, rpc_timeout=rpc_timeout)
     reader: Inbox | Drain
     if inbox is not None:
         reader = Inbox(inbox, waiters, reports, keep=keeps_inbox, consumer=hooks.Consumer, emit=emit)

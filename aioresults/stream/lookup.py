@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from aioresults.deadline import limited
 from aioresults.errors import ConfigurationError, ResultTimeout
 from aioresults.results import ResultMeta
 from aioresults.stream.tail import Tail
@@ -15,14 +16,18 @@ class StreamLookup:
 
     Args:
         reads: whether this process reads the stream at all.
+        rpc_timeout: seconds that a look may take beyond the deadline of its caller, though the stream goes on coming.
     """
 
-    def __init__(self, tail: Tail, *, reads: bool) -> None:
+    def __init__(self, tail: Tail, *, reads: bool, rpc_timeout: float) -> None:
         self._tail = tail
         self._reads = reads
+        self._rpc_timeout = rpc_timeout
 
     async def latest(self, task_id: str, backlog_limit: int) -> ResultMeta | None:
         """Return the report that counts; None when there is none. There is no backlog: nothing is in a queue.
+
+        It has no deadline: while the stream is read for the first time, it waits for as long as anything comes.
 
         Raises:
             ConfigurationError: this process does not read the stream.
@@ -41,8 +46,13 @@ class StreamLookup:
         raise ResultTimeout(0, [task_id])
 
     async def take_ready(self, task_ids: Sequence[str]) -> list[ResultMeta]:
-        """Return the ready reports of these tasks."""
-        known = await asyncio.gather(*map(self._tail.look, task_ids))
+        """Return the ready reports of these tasks.
+
+        Raises:
+            BrokerUnavailable: the stream could not be read so far within ``rpc_timeout``.
+        """
+        async with limited(self._rpc_timeout, "the stream was not read to its end"):
+            known = await asyncio.gather(*map(self._tail.look, task_ids))
         return [reports[-1] for reports in known if reports and reports[-1].is_ready]
 
     async def delete(self, task_id: str) -> None:

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from aioresults import AMQPBackend, BrokerUnavailable, NotFound, ReplyQueue, Request, ResultNotRouted
+from aioresults import AMQPBackend, BrokerUnavailable, NotFound, ReplyQueue, Request, ResultNotRouted, ResultStream
 from aioresults.events import ConnectionLost, Event, QueueLost, Unroutable
 from aioresults.transport import transport_for
 from tests.adversity.leaks import no_leaks
@@ -193,6 +193,25 @@ async def test_an_inbox_that_appears_late(amqp_url: str) -> None:
         async with AMQPBackend(amqp_url, routing=ReplyQueue(name=name), expires=60) as caller:
             assert await caller.wait_for(task_id, timeout=15) == 1
         await storing
+
+
+async def test_a_look_at_a_stream_that_is_read_slowly(amqp_url: str, proxy: MakeProxy) -> None:
+    """A call with a deadline ends one round trip after it, though what it waits for goes on coming."""
+    between, stream = await proxy(amqp_url), ResultStream(f"aioresults.test.{secrets.token_hex(4)}")
+    ids = new_ids(1_000)
+    async with AMQPBackend(amqp_url, routing=stream, store_only=True, expires=600) as worker:
+        await asyncio.gather(*(worker.store_result(task_id, "x" * 1_000) for task_id in ids))
+        reader = AMQPBackend(between.url_for(amqp_url), routing=stream, expires=600, rpc_timeout=0.5)
+        between.slow(100_000)
+        async with no_leaks(), reader:
+            began = monotonic()
+            with pytest.raises(BrokerUnavailable, match="not read to its end"):
+                await reader.wait_for("unknown", timeout=0)
+            assert 0.5 <= monotonic() - began < 2
+            between.slow(None)
+            assert (await reader.get_task_meta("unknown")).status == "PENDING"
+            assert await reader.wait_for(ids[-1], timeout=0) == "x" * 1_000
+        await (await worker.channel()).queue_delete(stream.name)
 
 
 async def test_a_caller_that_does_not_keep_up(amqp_url: str) -> None:

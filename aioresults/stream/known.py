@@ -49,6 +49,14 @@ class Known:
         self.undecodable = 0
         waiters.history = self.history
 
+    def go_live(self) -> None:
+        """Note that the stream was read to its end: what somebody waits for and has not come by now is searched for."""
+        if self.is_live:
+            return
+        self.is_live = True
+        for task_id in self._waiters:
+            self._search_dropped(task_id)
+
     # What is read at the end of the stream
 
     def take_in(self, position: Position, document: Document, task_id: str) -> None:
@@ -132,10 +140,17 @@ class Known:
             self._again(task_id, self._fetching, self.recall.fetch)
         elif documents:
             return self._read(documents)
-        elif self.is_live and not self.index.is_complete and task_id not in self.index:
-            # It may be new as well: what comes at the end of the stream goes past the search.
-            self._again(task_id, self._searching, self.recall.search)
+        elif self.is_live:
+            self._search_dropped(task_id)
         return ()
+
+    def _search_dropped(self, task_id: str) -> None:
+        """Have a task searched for that the index may have dropped.
+
+        It may be new as well: what comes at the end of the stream goes past the search.
+        """
+        if not self.index.is_complete and task_id not in self.index:
+            self._again(task_id, self._searching, self.recall.search)
 
     def _again(self, task_id: str, running: set[str], read: _Read) -> None:
         if task_id in self._waiters and task_id not in running:

@@ -178,6 +178,7 @@ class Recall:
 
     async def _search_all(self) -> None:
         try:
+            await asyncio.sleep(0)  # others of the same turn may ask, too
             while self._searches:
                 error, began = None, monotonic()
                 searches = dict(self._searches)

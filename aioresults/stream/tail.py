@@ -279,7 +279,7 @@ class Tail:
     def _take_in_tombstone(self, position: Position, task_id: str) -> None:
         if task_id.startswith(MARKER):
             if task_id == self._marker:
-                self.known.is_live = True
+                self.known.go_live()
                 self._caught_up.set()
             return
         self.known.take_in_tombstone(position, task_id)

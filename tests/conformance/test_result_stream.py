@@ -311,6 +311,21 @@ class TestBounds:
         with pytest.raises(ResultTimeout):
             await reader.wait_for(asked[1], timeout=0.2)
 
+    async def test_a_wait_for_a_dropped_task_that_begins_before_all_is_read(
+        self, lab: Lab, worker: AMQPBackend
+    ) -> None:
+        asked, reader = ids(200), await lab.open(routing=stream_of(lab, index_count=32))
+        for start in range(0, 200, 20):
+            await store_all(worker, asked[start : start + 20])
+        await lab.settled()
+        known = reader._lifetime._reader.known  # type: ignore[attr-defined]
+        known.is_live = False  # as it is until the marker comes
+        waiting = asyncio.ensure_future(reader.wait_for(asked[0], timeout=10))
+        await asyncio.sleep(0)
+        assert reader.stats()["searched"] == 0
+        known.go_live()
+        assert await waiting == f"of {asked[0]}"
+
     async def test_a_new_task_does_not_wait_for_a_search(self, lab: Lab, worker: AMQPBackend) -> None:
         reader = await lab.open(routing=stream_of(lab, index_count=32))
         await store_all(worker, ids(100))

@@ -52,8 +52,12 @@ async def take_file(request: Request, results: Results, name: Annotated[str, Que
     # Announced before it is sent: from here on every process of the service knows the id.
     await results.store_result(task_id, {"name": name}, "RECEIVED")
     channel = await results.channel()
-    await Producer(channel).publish(content, TASKS.name, message_id=task_id, headers={"name": name}, declare=[TASKS])
-    await channel.close()
+    try:
+        await Producer(channel).publish(
+            content, TASKS.name, message_id=task_id, headers={"name": name}, declare=[TASKS]
+        )
+    finally:
+        await channel.close()
     return Accepted(task_id=task_id, status_url=f"/tasks/{task_id}")
 
 

@@ -7,6 +7,7 @@ one: `up N` starts node N and prints its URL, `cluster N` makes one cluster of t
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -187,3 +188,13 @@ async def can_log_in(url: str) -> bool:
         return False
     await connection.close()
     return True
+
+
+async def until_login(node: Node) -> float:
+    """Start a node; return when the first login succeeded, on the monotonic clock."""
+    starting = asyncio.create_task(asyncio.to_thread(node.start))
+    while not await can_log_in(node.url):
+        await asyncio.sleep(0.02)
+    first_login = monotonic()
+    await starting
+    return first_login

@@ -7,12 +7,12 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic, sleep
+from time import sleep
 from typing import Final
 
 from aioresults import AioResultsError, ChannelError
 from tests.chaos.load import Pair
-from tests.nodes import Node, can_log_in
+from tests.nodes import Node, until_login
 from tests.proxy import Direction
 
 #: The user that the load logs in as.
@@ -141,27 +141,17 @@ async def cut_before_the_ack(site: Site) -> None:
     await _cut_after_some_bytes(site, "here", "to_server")
 
 
-async def _until_login(node: Node) -> float:
-    """Start a node; return when the first login succeeded."""
-    starting = asyncio.create_task(asyncio.to_thread(node.start))
-    while not await can_log_in(node.url):
-        await asyncio.sleep(0.02)
-    first_login = monotonic()
-    await starting
-    return first_login
-
-
 async def killed(site: Site) -> float:
     node = site.node()
     await asyncio.to_thread(node.kill)
     await site.lasts(0, 1)
-    return await _until_login(node)
+    return await until_login(node)
 
 
 async def restarted(site: Site) -> float:
     node = site.node()
     await asyncio.to_thread(node.stop)
-    return await _until_login(node)
+    return await until_login(node)
 
 
 async def frozen(site: Site) -> None:

@@ -32,6 +32,7 @@ from aioresults.errors import (
 from aioresults.transport.amqp import frames
 from aioresults.transport.amqp.arrivals import Arrivals
 from aioresults.transport.amqp.confirms import Confirms
+from aioresults.transport.amqp.frame_queue import FrameQueue
 from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, detached, translate
 from aioresults.transport.amqp.wire import Wire
 from aioresults.transport.base import (
@@ -89,6 +90,7 @@ class AMQPChannel:
         self._confirms = Confirms() if confirms else None
         self._getting: asyncio.Future[Delivery | None] | None = None
         wire.attach(self._number, Arrivals(self).take)
+        underlay.write_queue = cast("asyncio.Queue[Any]", FrameQueue(wire.write, lambda: self._closing))
         underlay.on_consumer_cancel_callbacks.add(self._cancelled)
         self._closed.add_done_callback(self._lost)
 

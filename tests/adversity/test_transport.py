@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import secrets
+import sys
+import termios
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -112,6 +115,45 @@ async def test_publishes_behind_a_refused_one_do_not_cost_the_connection(amqp_ur
         # Had the connection been lost, this would fail.
         await (await connection.channel()).queue_declare(queue, passive=True)
     await connection.close()
+
+
+async def test_a_channel_discarded_during_a_call_does_not_cost_the_connection(amqp_url: str) -> None:
+    connection = await transport_for(amqp_url).connect()
+    for turns in range(10):
+        for _ in range(5):
+            channel = await connection.channel()
+            calling = asyncio.create_task(_error(channel.basic_qos(5)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await channel.close()
+            assert await asyncio.wait_for(calling, 5) in {None, ChannelClosed}
+        # Had the connection been lost, this would fail.
+        await (await connection.channel()).basic_qos(1)
+    await connection.close()
+
+
+async def test_a_cancel_right_behind_the_answer_to_consume_is_told(amqp_url: str) -> None:
+    connection: Any = await transport_for(amqp_url).connect()
+    other = await (await transport_for(amqp_url).connect()).channel()
+    channel, queue, cancelled = await connection.channel(), await _queue(other), asyncio.Event()
+    transport, tag = connection._wire._transport, "t" * 100
+
+    def unread() -> int:
+        count = fcntl.ioctl(transport.get_extra_info("socket"), termios.FIONREAD, bytes(4))
+        return int.from_bytes(count, sys.byteorder)
+
+    transport.pause_reading()
+    consuming = asyncio.create_task(
+        channel.basic_consume(queue, lambda delivery: None, on_cancel=lambda tag: cancelled.set(), consumer_tag=tag)
+    )
+    await eventually(lambda: unread() > len(tag))
+    await other.queue_delete(queue)
+    await eventually(lambda: unread() > 2 * len(tag))
+    transport.resume_reading()
+    assert await consuming == tag
+    await asyncio.wait_for(cancelled.wait(), 5)
+    await connection.close()
+    await other.connection.close()
 
 
 async def test_a_connection_that_others_use_as_well(amqp_url: str) -> None:

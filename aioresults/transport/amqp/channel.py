@@ -254,13 +254,13 @@ class AMQPChannel:
             if tag in self._consumers:
                 raise NotSupported(f"attempt to reuse consumer tag {tag!r}")
             self._consumers[tag] = on_message
+            if on_cancel is not None:
+                self._on_cancel[tag] = on_cancel  # before the answer: a cancel may come right behind it
             await self._underlay.rpc(
                 frames.BasicConsume(
                     queue=queue, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive, arguments=_table(arguments)
                 )
             )
-            if on_cancel is not None:
-                self._on_cancel[tag] = on_cancel
             return tag
 
         return await self._rpc(consume())

@@ -282,7 +282,10 @@ class AMQPChannel:
         getting: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
         self._getting = getting
         self._wire.write(pamqp.frame.marshal(frame, self._number))
-        return await getting
+        try:
+            return await getting
+        finally:
+            self._getting = None
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         if not self.is_closed:

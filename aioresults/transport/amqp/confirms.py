@@ -52,9 +52,11 @@ class Confirms:
 
     def give_back(self, message_id: str | None, error: MessageReturned) -> None:
         """Fail the publish of a message that came back; the broker returns them in order, so it is among the first."""
-        for future, expected in self._pending.values():
-            if expected == message_id and not future.done():
-                _fail(future, error)
+        for tag, (future, expected) in self._pending.items():
+            if expected == message_id:
+                del self._pending[tag]
+                if not future.done():
+                    _fail(future, error)
                 return
 
     def fail(self, error: AioResultsError) -> None:

@@ -62,7 +62,35 @@ def test_what_is_not_used_is_passed_over() -> None:
     assert read_properties(cluster_id, 0) == Properties(app_id="me")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00\x01\x00\x00", b"\x80\x00\x02\xff\xff", b"\x20\x00\x00\x00\x00\x09x"])
+def headers(written: bytes) -> bytes:
+    return b"\x20\x80" + struct.pack(">I", len(written)) + written + b"\x02id"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"\x01\xfft\x01",  # a name that is no UTF-8
+        b"\x01aT" + b"\xff" * 8,  # a year that Python does not know
+        b"\x01a?",  # a type that AMQP does not know
+    ],
+)
+def test_headers_that_cannot_be_read_are_taken_for_none(written: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_properties(headers(written), 0) == Properties(headers={}, message_id="id")
+    assert "the headers of a message cannot be read" in caplog.text
+
+
+def test_tables_in_each_other_without_end() -> None:
+    written = b""
+    for _ in range(2000):
+        written = b"A" + struct.pack(">I", len(written)) + written
+    assert read_properties(headers(b"\x01a" + written), 0) == Properties(headers={}, message_id="id")
+
+
+def test_text_that_is_no_utf_8() -> None:
+    assert read_properties(b"\x84\x00\x02a\xff\x01b", 0) == Properties(content_type="a\ufffd", correlation_id="b")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\x01\x00\x00", b"\x20\x00\x00\x00\x00\x09x"])
 def test_what_is_none(data: bytes) -> None:
     with pytest.raises((ValueError, IndexError, struct.error)):
         read_properties(data, 0)

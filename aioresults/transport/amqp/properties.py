@@ -6,6 +6,7 @@ is rare in a header table is left to it.
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -16,6 +17,8 @@ from pamqp import decode, encode
 
 from aioresults.errors import EncodeError
 from aioresults.transport.base import Properties
+
+logger = logging.getLogger("aioresults")
 
 _FLAGS: Final = struct.Struct(">H")
 _LENGTH: Final = struct.Struct(">I")
@@ -61,15 +64,24 @@ def _timestamp(value: int) -> bytes:
 
 
 def read_short_string(data: bytes, at: int) -> tuple[str, int]:
-    """Return the text at ``at``, and where it ends."""
+    """Return the text at ``at``, and where it ends.
+
+    RabbitMQ passes on what is no UTF-8, again and again after each reconnect, if it cost the connection here.
+    """
     stop = at + 1 + data[at]
-    return data[at + 1 : stop].decode(), stop
+    return data[at + 1 : stop].decode(errors="replace"), stop
 
 
 def _read_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
     (length,) = _LENGTH.unpack_from(data, at)
     stop = at + 4 + length
-    _, table = decode.field_table(data[at:stop])
+    if stop > len(data):
+        raise ValueError("a table that is longer than its frame")
+    try:
+        _, table = decode.field_table(data[at:stop])
+    except (ValueError, OverflowError, RecursionError) as error:
+        logger.warning("the headers of a message cannot be read, and are taken for none: %s", error)
+        table = {}
     return dict(table), stop
 
 

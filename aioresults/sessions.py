@@ -188,18 +188,22 @@ class Sessions:
         """
         self._away_since = monotonic()
         attempt = failed = 0
+        is_starting = False
         while True:
             self._uri = self._transport.as_uri()
             try:
                 session = await self._open()
             except BrokerUnavailable as error:
                 failed += 1
+                is_starting = False
                 if isinstance(error, BrokerRefused):
                     await self._refused(error)
                 else:
                     self._failed(error, failed)
             except ChannelClosed as error:  # a queue whose node is down, a stream that is about to start
                 failed += 1
+                if not is_starting:
+                    is_starting, attempt = True, min(attempt, 1)  # the broker is back, and may be ready soon
                 self._failed(BrokerUnavailable(str(error)), failed)
             except AioResultsError as error:
                 failed += 1
@@ -215,7 +219,7 @@ class Sessions:
                         if session.lost.done():
                             self._lost(session.lost.result(), lag.recent())
                         await session.close()
-                failed = 0
+                failed, is_starting = 0, False
                 if monotonic() - established > RECONNECT_INTERVAL:
                     attempt = 0
             await asyncio.sleep(min(attempt * 0.25, RECONNECT_INTERVAL) * random.uniform(0.5, 1.0))

@@ -141,8 +141,7 @@ def cluster(count: int = 3) -> Iterator[list[Node]]:
             yield [seed, *others]
         return
     first = ControlledNode(command, 1)
-    _forget_everything(first)
-    first.ctl("start_app")
+    _begin_anew(first)
     subprocess.run([command, "cluster", str(count)], check=True, capture_output=True, timeout=240)
     members = [ControlledNode(command, number) for number in range(1, count + 1)]
     try:
@@ -153,13 +152,19 @@ def cluster(count: int = 3) -> Iterator[list[Node]]:
         for member in members[1:]:
             _forget_everything(member)
             member.ctl("shutdown")
+        _begin_anew(first)
+
+
+def _begin_anew(node: Node) -> None:
+    _forget_everything(node)
+    node.ctl("start_app")
 
 
 def _forget_everything(node: Node) -> None:
     """Take a node back to its first day, with its application stopped.
 
     `reset` leaves the coordinator of streams behind. One that knows the members of an earlier cluster, or that ran on
-    its node alone and is lost with it, would have no leader in the next one, and no stream of that would be found.
+    its node alone and is lost with it, would have no leader then, and no stream would be found.
     """
     node.ctl("eval", "catch ra:force_delete_server(coordination, {rabbit_stream_coordinator, node()}).")
     node.ctl("stop_app")

@@ -12,6 +12,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 from time import time as wall_clock
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ logger = logging.getLogger("aioresults")
 PREFETCH: Final = 1000
 #: Seconds before a stream is consumed again whose replica was not ready.
 ATTACH_INTERVAL: Final = 0.1
+#: Seconds for a replica to be ready. Later another node may be tried sooner than this one is.
+ATTACH_PATIENCE: Final = 1.0
 #: Seconds before what could not be read, or the marker that could not be published, is tried again.
 RETRY_INTERVAL: Final = 1.0
 #: Seconds without a message, the marker among them, after which this is held to be another stream of the same name.
@@ -115,12 +118,19 @@ class Tail:
     # Reading
 
     async def start(self, session: Session) -> None:
-        """Consume the stream, from where the last session ended."""
+        """Consume the stream, from where the last session ended.
+
+        Raises:
+            ChannelClosed: it cannot be consumed here, yet.
+        """
+        deadline = monotonic() + ATTACH_PATIENCE
         while True:
             try:
                 return await self._consume(session)
             except ChannelClosed:
-                # Another process declares the stream at this moment; who called says for how long that may go on.
+                # Another process declares the stream at this moment, or the node has just come back.
+                if monotonic() > deadline:
+                    raise
                 await asyncio.sleep(ATTACH_INTERVAL)
 
     async def _consume(self, session: Session) -> None:

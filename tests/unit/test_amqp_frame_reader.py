@@ -155,6 +155,26 @@ async def test_a_frame_that_aiormq_is_reading_stays_its_own(already: int) -> Non
     assert log.told == [ours[1]]
 
 
+async def test_others_have_their_turn_between_many_messages() -> None:
+    log, stream = Log(), asyncio.StreamReader()
+    reader = FrameReader(stream)
+    reader.channels[1] = Arrivals(log).take
+    frame, _ = event("deliver", 5)
+    count = 200_000 // len(frame)
+    stream.feed_data(frame * count)
+    stream.feed_eof()
+    assert not reader.at_eof()
+    reading = asyncio.create_task(reader.readexactly(1))
+    seen = set()
+    while not reading.done():
+        await asyncio.sleep(0)
+        seen.add(len(log.told))
+    with pytest.raises(asyncio.IncompleteReadError):
+        await reading
+    assert len(log.told) == count
+    assert len(seen) >= 6
+
+
 DELIVER, HEADER, BODY = (
     marshal(1, each) for each in (spec.Basic.Deliver("tag", 1, False, "", "q"), *content(b"0123456789"))
 )

@@ -19,8 +19,8 @@ Take = Callable[[int, bytes, int, int], bool]
 
 _HEAD: Final = struct.Struct(">BHI").unpack_from
 _END: Final = 0xCE
-#: Bytes that are asked for at once; there are never that many.
-_READ: Final = 1024 * 1024
+#: Bytes that are handed over in one turn of the loop, a few milliseconds of work when the messages are small.
+_READ: Final = 32 * 1024
 
 
 class FrameReader:
@@ -63,8 +63,11 @@ class FrameReader:
 
     async def _until_frame(self) -> None:
         """Hand frames over, until a whole one that nobody takes stands at the beginning."""
+        data = b""
         while not self._hand_over():
             self._data, self._at = self._data[self._at :], 0
+            if len(data) == _READ:  # there is more, which would come without a turn for anybody else
+                await asyncio.sleep(0)
             data = await self._stream.read(_READ)
             if not data:
                 raise asyncio.IncompleteReadError(self._data, None)

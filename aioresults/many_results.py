@@ -122,6 +122,7 @@ class Collector:
             raise self._error
         self._arrived.clear()
         self.take(self._asked)
+        self._asked = ()  # there is nothing left to leave
 
     def take(self, task_ids: Iterable[str]) -> None:
         """Take the results of these tasks: their caller has them."""

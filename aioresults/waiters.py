@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from aioresults import states
 from aioresults.errors import AioResultsError, DecodeError, ResultEvicted, ResultForgotten, ResultTimeout
-from aioresults.kept import Decode, Kept
+from aioresults.kept import Decode, Kept, Packed
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
 from aioresults.unclaimed import Unclaimed
@@ -112,22 +112,23 @@ class _Recent:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: OrderedDict[str, Packed] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(self, task_id: str) -> Kept | None:
-        kept = self._kept.get(task_id)
-        if kept is not None:
-            self._kept.move_to_end(task_id)
-        return kept
+        packed = self._kept.get(task_id)
+        if packed is None:
+            return None
+        self._kept.move_to_end(task_id)
+        return Kept.unpack(packed)
 
     def keep(self, task_id: str, kept: Kept) -> None:
         if not self._limit:
             return
         before = len(self._kept)
-        self._kept[task_id] = kept
+        self._kept[task_id] = kept.packed()
         if len(self._kept) == before:
             self._kept.move_to_end(task_id)
         elif before == self._limit:

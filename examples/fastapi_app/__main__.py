@@ -26,7 +26,7 @@ def main() -> int:
             os.environ["AMQP_URL"] = url
             with worker(url):
                 console.print(f"[bold]http://127.0.0.1:{port}/[/]  ({origin}; Ctrl-C ends it)")
-                uvicorn.run("examples.fastapi_app.app:app", port=port, log_level="warning")
+                uvicorn.run("examples.fastapi_app.app:app", port=port, log_level="warning", timeout_graceful_shutdown=3)
     except RabbitMQError as error:
         print(f"web: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -148,6 +149,12 @@ class TestWaiting:
         answer = await client.get("/wait/task")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
+    async def test_an_outage_keeps_nobody_waiting(self, client: httpx.AsyncClient, result_broker: MemoryBroker) -> None:
+        """Where nothing has to be announced, a 202 needs no broker."""
+        result_broker.stop()
+        answer = await client.get("/soon/task", params={"timeout": 0.01})
+        assert answer.status_code == 202
+
     async def test_a_result_that_is_forgotten(self, client: httpx.AsyncClient, amqp_results: AMQPBackend) -> None:
         answer = asyncio.create_task(client.get("/wait/task"))
         await eventually(lambda: amqp_results.stats()["waiting"] == 1)
@@ -167,10 +174,11 @@ class TestWaiting:
         await amqp_results.store_result("task", 42)
         assert (await client.get("/soon/task")).json() == 42
 
-    async def test_an_id_that_no_url_can_hold(self, amqp_results: AMQPBackend, app: FastAPI) -> None:
+    @pytest.mark.parametrize("task_id", ["a/b", ".", ".."])
+    async def test_an_id_that_no_url_can_hold(self, amqp_results: AMQPBackend, app: FastAPI, task_id: str) -> None:
         request = Request({"type": "http", "app": app, "headers": [], "path": "/", "query_string": b""})
-        with pytest.raises(ConfigurationError, match="'a/b' cannot be part of a URL"):
-            await wait_or_202(amqp_results, "a/b", request)
+        with pytest.raises(ConfigurationError, match=f"'{re.escape(task_id)}' cannot be part of a URL"):
+            await wait_or_202(amqp_results, task_id, request)
 
     async def test_a_service_without_the_router_is_told_before_it_waits(self, amqp_results: AMQPBackend) -> None:
         app = FastAPI()
@@ -347,7 +355,13 @@ class TestInALoopOfItsOwn:
         broker.stop()
         answer = http.get("/health")
         assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
-        assert http.get("/tasks/unknown").status_code == 503
+        answer = http.get("/tasks/unknown")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        problem = {
+            "error": "BrokerUnavailable",
+            "message": "the broker cannot be reached",
+        }  # where it is, is for the log
+        assert answer.json()["detail"] == problem
         broker.start()
 
     def test_tracebacks_where_they_are_asked_for(self, http: TestClient, store: Store) -> None:
@@ -422,6 +436,17 @@ class TestLifespan:
             assert accepted.json()["status_url"] == "/api/tasks/task"
             assert client.get(accepted.json()["status_url"]).status_code == 200
 
+    @pytest.mark.parametrize(
+        ("argument", "value"), [("heartbeat", -1), ("send_timeout", 0), ("unknown_after", float("nan"))]
+    )
+    def test_seconds_that_cannot_work_are_refused_before_the_start(self, argument: str, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match=f"{argument} must be .* not {value}"):
+            lifespan(lambda: AMQPBackend("memory://unused"), **{argument: value})
+
+    def test_a_backend_instead_of_a_way_to_make_one(self) -> None:
+        with pytest.raises(ConfigurationError, match="make must be a callable that returns a backend, not <AMQPB"):
+            lifespan(AMQPBackend("memory://unused"))  # type: ignore[arg-type]
+
     def test_without_it_the_error_says_what_to_do(self) -> None:
         client = TestClient(service())
         with pytest.raises(ConfigurationError, match=r"pass lifespan=aioresults\.contrib\.fastapi\.lifespan"):
@@ -465,6 +490,24 @@ class TestStream:
             answer = await client.get(path)
             assert answer.status_code == 404
             assert answer.json()["detail"]["message"] == "there is no report of such a task"
+
+    async def test_a_report_that_is_read_here_a_moment_after_it_was_stored_elsewhere(
+        self, client: httpx.AsyncClient, amqp_results: AMQPBackend
+    ) -> None:
+        """As when one process answers 202 and another is asked at once."""
+        answer = asyncio.create_task(client.get("/tasks/task"))
+        events = asyncio.create_task(first_events(client, "task"))
+        await eventually(lambda: len(listeners(amqp_results, "task")) == 2)
+        await amqp_results.store_result("task", 1, "PROGRESS")
+        assert (await answer).json()["status"] == "PROGRESS"
+        await amqp_results.store_result("task", 2)
+        assert [json.loads(event.data)["status"] for event in await events] == ["PROGRESS", "SUCCESS"]
+
+    async def test_a_task_that_is_forgotten(self, client: httpx.AsyncClient, amqp_results: AMQPBackend) -> None:
+        await amqp_results.store_result("task", 42)
+        assert await amqp_results.wait_for("task", timeout=5) == 42
+        await amqp_results.forget("task")
+        assert (await client.get("/tasks/task")).status_code == 404
 
     async def test_a_task_that_is_accepted_is_known(
         self, client: httpx.AsyncClient, amqp_results: AMQPBackend, result_broker: MemoryBroker

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -50,7 +52,7 @@ class Service:
 @pytest.fixture
 async def service(result_broker: MemoryBroker) -> AsyncIterator[Service]:
     backend = AMQPBackend(result_broker.url)
-    app = FastAPI(lifespan=lifespan(lambda: backend, heartbeat=0.2))
+    app = FastAPI(lifespan=lifespan(lambda: backend, heartbeat=0.2, send_timeout=0.3))
     app.include_router(router)
 
     @app.get("/soon/{task_id}")
@@ -90,6 +92,23 @@ async def test_clients_that_go_leave_nothing(service: Service) -> None:
     await eventually(lambda: len(asyncio.all_tasks()) <= before + 1)  # sse-starlette has one for all streams
     await service.backend.store_result("1", "after its client has gone")
     assert await service.backend.wait_for("1", timeout=5) == "after its client has gone"
+
+
+KEY = base64.b64encode(bytes(16)).decode()
+SOCKET = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+
+
+@pytest.mark.parametrize("headers", ["", SOCKET], ids=["stream", "socket"])
+async def test_a_client_that_reads_nothing_is_given_up(service: Service, headers: str) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", service.port, limit=1)
+    writer.write(f"GET /tasks/task/events HTTP/1.1\r\nHost: service\r\n{headers}\r\n".encode())
+    await service.waits_for(1)
+    for number in itertools.count():
+        if not service.backend.stats()["waiting"]:
+            break
+        await service.backend.store_result("task", [number, "x" * 100_000], "PROGRESS")
+        await asyncio.sleep(0)  # or the server never has a turn
+    writer.transport.abort()
 
 
 async def test_sockets_that_go_leave_nothing(service: Service) -> None:

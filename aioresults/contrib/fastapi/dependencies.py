@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from aioresults import AMQPBackend, ConfigurationError
+from aioresults import AMQPBackend, ConfigurationError, checks
 from aioresults.contrib.fastapi.errors import http_error
 
 _STATE: Final = "aioresults"  # the name in the state of the lifespan, which mounted applications share
@@ -24,6 +24,10 @@ class Settings:
     tracebacks: bool = False
     #: Seconds between comments that keep an idle stream of events open.
     heartbeat: float = 15.0
+    #: Seconds that a client may leave unread what it is sent.
+    send_timeout: float = 60.0
+    #: Seconds without a report after which there is no such task, where the routing can know it.
+    unknown_after: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,12 @@ class _State:
 
 
 def lifespan(
-    make: Callable[[], AMQPBackend], *, tracebacks: bool = False, heartbeat: float = 15.0
+    make: Callable[[], AMQPBackend],
+    *,
+    tracebacks: bool = False,
+    heartbeat: float = 15.0,
+    send_timeout: float = 60.0,
+    unknown_after: float = 1.0,
 ) -> Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]:
     """Return a lifespan for ``FastAPI(lifespan=...)`` that opens one backend and closes it at the end.
 
@@ -41,13 +50,26 @@ def lifespan(
         make: returns a backend that is not open; called at each start of the application.
         tracebacks: have errors and statuses show the worker's tracebacks.
         heartbeat: seconds between signs of life on idle streams of events; 0 for none.
+        send_timeout: seconds after which a client that reads nothing loses its stream of events or WebSocket.
+        unknown_after: seconds that an id is given before it is a 404 for want of a report. A report that one process
+            of the service has stored is read by the others a moment later.
+
+    Raises:
+        ConfigurationError: seconds that cannot work, or ``make`` cannot be called.
 
     A lifespan of your own enters it and yields what it yields::
 
         async with lifespan(make)(app) as state, connect() as database:
             yield {**state, "database": database}
     """
-    settings = Settings(tracebacks, heartbeat)
+    if not callable(make):
+        raise ConfigurationError(f"make must be a callable that returns a backend, not {make!r}")
+    settings = Settings(
+        tracebacks,
+        checks.delay("heartbeat", heartbeat),
+        checks.seconds("send_timeout", send_timeout),
+        checks.delay("unknown_after", unknown_after),
+    )
 
     @asynccontextmanager
     async def open_backend(app: Any) -> AsyncIterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from aioresults import RemoteError, RemoteTraceback, ResultMeta
+from aioresults import BrokerUnavailable, RemoteError, RemoteTraceback, ResultMeta
 
 
 def _encodable(text: str) -> str:
@@ -36,6 +36,8 @@ class Problem(BaseModel):
             name = error.exc_type
             arguments = error.exc_message if isinstance(error.exc_message, (list, tuple)) else [error.exc_message]
             message = ", ".join(map(str, arguments))
+        elif isinstance(error, BrokerUnavailable):
+            message = "the broker cannot be reached"  # and where it is, is for the log
         cause = error.__cause__
         shown = str(cause) if traceback and isinstance(cause, RemoteTraceback) else None
         return cls(error=name, message=message, task_id=task_id, traceback=shown)

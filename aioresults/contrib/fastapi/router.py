@@ -6,7 +6,7 @@ What is answered for a task of which there is no report depends on what its rout
 |----------------|--------------------------------|-----------|-----------------------------|-----------------|
 | `QueuePerTask` | PENDING                        | PENDING   |                             | PENDING         |
 | `ReplyQueue`   | PENDING                        | PENDING   | PENDING; waiting for it 410 |                 |
-| `ResultStream` | 404                            | 404       |                             | its result      |
+| `ResultStream` | 404, after ``unknown_after``   | 404       |                             | its result      |
 
 An id that the routing cannot hold (too long, say) is unknown to all of them: 404.
 """
@@ -22,12 +22,18 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Response, WebSock
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.websockets import WebSocketState
 
-from aioresults import AioResultsError, AMQPBackend, ConfigurationError, ResultStream
+from aioresults import (
+    AioResultsError,
+    AMQPBackend,
+    ConfigurationError,
+    ResultTimeout,
+    states,
+)
 from aioresults.contrib.fastapi.dependencies import CurrentSettings, Results, Settings, get_backend
 from aioresults.contrib.fastapi.errors import ERRORS, answer, http_error
+from aioresults.contrib.fastapi.event_stream import EventStream
 from aioresults.contrib.fastapi.models import ErrorResponse, Health, Problem, TaskStatus
-from aioresults.contrib.fastapi.until import until
-from aioresults.contrib.fastapi.waiting import STATUS_ROUTE, is_unknown
+from aioresults.contrib.fastapi.waiting import STATUS_ROUTE, knows_all
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 health_router = APIRouter(tags=["health"])
@@ -39,7 +45,7 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/{task_id}", name=STATUS_ROUTE, responses=_UNKNOWN | ERRORS)
+@router.get("/{task_id}", name=STATUS_ROUTE, summary="Task Status", responses=_UNKNOWN | ERRORS)
 async def task_status(task_id: str, results: Results, settings: CurrentSettings, response: Response) -> TaskStatus:
     """The latest report about a task. It is not taken: it can be asked for again."""
     status = await _look(results, task_id, settings)
@@ -61,9 +67,11 @@ async def task_events(
     first = await _look(results, task_id, settings)
     if first.ready and first.report_id == last_event_id:
         return Response(status_code=204)  # which tells an EventSource to stop coming back
-    stop = anyio.Event()  # set when the server is stopped: the stream then ends as it should, and the client comes back
-    events = until(stop, _events(results, first, last_event_id, settings))
-    return EventSourceResponse(events, ping=settings.heartbeat, shutdown_event=stop, shutdown_grace_period=1)
+    return EventStream(
+        _events(results, first, last_event_id, settings),
+        heartbeat=settings.heartbeat,
+        send_timeout=settings.send_timeout,
+    )
 
 
 @router.websocket("/{task_id}/events")
@@ -75,23 +83,32 @@ async def task_socket(
     Closed with 1000 after the last one; otherwise with 4000 and the HTTP status of what went wrong, such as 4404.
     """
     await websocket.accept()
-    code, reason = 1000, ""
+    code: int | None = 1000
+    reason = ""
     async with anyio.create_task_group() as group:
         group.start_soon(_cancel_when_gone, websocket, group.cancel_scope)
         try:
             first = await _look(results, task_id, settings)
             async with aclosing(_reports(results, first, last_event_id, settings)) as reports:
                 async for report in reports:
-                    await websocket.send_text(report.model_dump_json())
+                    await _send(websocket, report, settings.send_timeout)
         except WebSocketDisconnect:
-            pass  # found out while sending
+            code = None  # found out while sending
         except (HTTPException, AioResultsError) as error:
             what = error if isinstance(error, HTTPException) else http_error(error, traceback=False)
             code = 4000 + (500 if what is None else what.status_code)
             reason = type(error).__name__ if what is None else Problem.model_validate(what.detail).message
         group.cancel_scope.cancel()
-    if websocket.client_state is not WebSocketState.DISCONNECTED:
+    if code is not None and websocket.client_state is not WebSocketState.DISCONNECTED:
         await websocket.close(code, _close_reason(reason))
+
+
+async def _send(websocket: WebSocket, report: TaskStatus, timeout: float) -> None:
+    """Send a report; one that is not read within ``timeout`` seconds has no reader any more."""
+    with anyio.move_on_after(timeout) as limit:
+        await websocket.send_text(report.model_dump_json())
+    if limit.cancelled_caught:
+        raise WebSocketDisconnect
 
 
 def _close_reason(text: str) -> str:
@@ -112,9 +129,19 @@ async def _look(results: AMQPBackend, task_id: str, settings: Settings) -> TaskS
         meta = await results.get_task_meta(task_id)
     except ConfigurationError as error:
         raise answer(404, error, task_id) from None
-    if is_unknown(results, meta):
-        raise answer(404, LookupError("there is no report of such a task"), task_id)
+    if knows_all(results) and meta.status == states.PENDING:
+        await _first_report(results, task_id, settings.unknown_after)
+        meta = await results.get_task_meta(task_id)
     return TaskStatus.of(meta, traceback=settings.tracebacks)
+
+
+async def _first_report(results: AMQPBackend, task_id: str, timeout: float) -> None:
+    """Return when there is a report, which another process may just have stored; 404 when none comes in time."""
+    try:
+        async with aclosing(results.watch(task_id, timeout=timeout)) as metas:
+            await anext(metas)
+    except ResultTimeout:
+        raise answer(404, LookupError("there is no report of such a task"), task_id) from None
 
 
 async def _reports(
@@ -124,7 +151,7 @@ async def _reports(
 
     A `ResultStream` begins with all that was ever reported: of that, what came after ``last_seen``.
     """
-    behind = isinstance(results.routing, ResultStream)
+    behind = knows_all(results)
     if not behind:
         if first.report_id != last_seen:
             yield first

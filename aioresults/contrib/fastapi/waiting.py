@@ -14,7 +14,6 @@ from aioresults import (
     AMQPBackend,
     ConfigurationError,
     RemoteError,
-    ResultMeta,
     ResultStream,
     ResultTimeout,
     TaskRevoked,
@@ -56,7 +55,7 @@ async def wait_or_202(
     try:
         return plain(await results.wait_for(task_id, timeout))
     except ResultTimeout:
-        if is_unknown(results, await results.get_task_meta(task_id)):
+        if knows_all(results) and (await results.get_task_meta(task_id)).status == states.PENDING:
             await results.store_result(task_id, None, states.RECEIVED)
         accepted = Accepted(task_id=task_id, status_url=url)
         headers = {"Location": url, "Retry-After": str(retry_after)}
@@ -68,15 +67,15 @@ async def wait_or_202(
         raise answer(502, error, task_id, traceback=settings.tracebacks) from error
 
 
-def is_unknown(results: AMQPBackend, meta: ResultMeta) -> bool:
-    """Whether there is no task of this id, as far as the routing can know: a `ResultStream` sees every report."""
-    return meta.status == states.PENDING and isinstance(results.routing, ResultStream)
+def knows_all(results: AMQPBackend) -> bool:
+    """Whether a task without a report is none: a `ResultStream` sees every report."""
+    return isinstance(results.routing, ResultStream)
 
 
 def status_url(request: Request, task_id: str) -> str:
     """Return the path at which this application tells the status of a task."""
-    if "/" in task_id:
-        raise ConfigurationError(f"task id {task_id!r} cannot be part of a URL: it has a slash")
+    if "/" in task_id or task_id in (".", ".."):
+        raise ConfigurationError(f"task id {task_id!r} cannot be part of a URL: it has a slash, or is a dot or two")
     try:
         return request.url_for(STATUS_ROUTE, task_id=quote(task_id)).path
     except NoMatchFound:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, filterfalse, islice
 from time import time as wall_clock
 from typing import Final, NamedTuple
 
@@ -49,7 +49,8 @@ class Index:
         max_bytes: of documents.
         max_count: of task ids.
         max_age: seconds; None for no limit.
-        keep: whether the documents of a task must stay, since somebody is being told of them.
+        keep: whether a task must stay, with its documents, since somebody is being told of it. They may be more than
+            the bounds allow.
         clock: seconds since the epoch.
     """
 
@@ -63,7 +64,7 @@ class Index:
         clock: Callable[[], float] = wall_clock,
     ) -> None:
         self._max_bytes = self._strip_above = max_bytes
-        self._max_count = max_count
+        self._max_count = self._drop_above = max_count
         self._max_age = max_age
         self._keep = keep
         self._clock = clock
@@ -158,8 +159,9 @@ class Index:
             if kind != _FORGOTTEN and time >= oldest:
                 yield record
 
-    def _oldest(self) -> float:
-        return 0 if self._max_age is None else self._clock() - self._max_age
+    def _oldest(self) -> int:
+        """Return the first second that counts; rounded down, because of that second a report may be the last."""
+        return 0 if self._max_age is None else int(self._clock() - self._max_age)
 
     # What is read again
 
@@ -175,11 +177,13 @@ class Index:
         self._put_back(task_id, before, [(position, each) for each in documents], after)
 
     def prepend(self, task_id: str, read: Iterable[tuple[Position, Document]]) -> None:
-        """Take in the reports of a task that were found below ``floor``."""
+        """Take in the reports of a task that were found below ``floor``, before those that are here."""
         entry = self._pop(task_id) or []
         records = [entry] if isinstance(entry, bytes) else entry
-        forgotten = bool(records) and records[0][_SIZE - 1] == _FORGOTTEN
-        self._put_back(task_id, [], [] if forgotten else read, records)
+        if records:
+            first = -1 if records[0][_SIZE - 1] == _FORGOTTEN else _offset(records[0])
+            read = [each for each in read if each[0].offset < first]
+        self._put_back(task_id, [], read, records)
 
     def _put_back(
         self, task_id: str, before: list[bytes], read: Iterable[tuple[Position, Document]], after: list[bytes]
@@ -216,8 +220,8 @@ class Index:
     def _make_room(self) -> None:
         if self.bytes > self._strip_above:
             self._strip()
-        if len(self) > self._max_count:
-            self._drop(self._max_count - self._max_count // 16)
+        if len(self) > self._drop_above:
+            self._drop()
         self._until_sweep -= 1
         if not self._until_sweep:
             self._until_sweep = _SWEEP
@@ -238,14 +242,15 @@ class Index:
         # Where all of them must stay, it is not to be tried for each that comes.
         self._strip_above = max(self._max_bytes, self.bytes + self._max_bytes // 16)
 
-    def _drop(self, count: int) -> None:
+    def _drop(self) -> None:
         """Drop the oldest tasks."""
-        too_many = [task_id for _, task_id in zip(range(len(self) - count), self._oldest_first(), strict=False)]
-        for task_id in too_many:
+        too_many = len(self) - (self._max_count - self._max_count // 16)
+        for task_id in list(islice(filterfalse(self._keep, self._oldest_first()), too_many)):
             entry = self._pop(task_id)
             assert entry is not None
             offset, time, _ = _HEADER.unpack_from(_last(entry))
             self.floor, self._floor_time = max(self.floor, offset + 1), max(self._floor_time, time)
+        self._drop_above = max(self._max_count, len(self) + self._max_count // 16)  # as above
 
     def _sweep(self) -> None:
         """Drop the tasks whose reports are too old to count."""

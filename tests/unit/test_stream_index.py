@@ -104,9 +104,21 @@ def test_what_somebody_is_told_of_stays() -> None:
     fill(index, 200)
     assert bodies(index, "3") == [b"x" * 10]
     assert index.documents("4") is None
-    busy = make(max_bytes=1000, keep=lambda _: True)
+    busy = make(max_bytes=1000, max_count=50, keep=lambda _: True)
     fill(busy, 200)
-    assert busy.bytes == 2000
+    assert (busy.bytes, len(busy), busy.is_complete) == (2000, 200, True)
+
+
+def test_nothing_is_dropped_that_somebody_is_told_of() -> None:
+    wanted = {"0", "7"}
+    index = make(max_count=20, keep=wanted.__contains__)
+    fill(index, 100)
+    assert len(index) <= 20
+    assert (bodies(index, "0"), bodies(index, "7"), bodies(index, "8")) == ([b"x" * 10], [b"x" * 10], [])
+    wanted.clear()
+    for number in range(100, 120):
+        index.add(Position(number, number), document(str(number)))
+    assert ("0" in index, "7" in index) == (False, False)
 
 
 def test_beyond_the_count_the_oldest_are_dropped() -> None:
@@ -120,6 +132,10 @@ def test_beyond_the_count_the_oldest_are_dropped() -> None:
     assert index.floor == known[0]
     index.prepend("0", [(Position(0, 0), document("0", "found"))])
     assert bodies(index, "0") == [b"found"]
+    index.add(Position(149, 0), document("2", "came while it was searched for"))
+    found = [(Position(offset, 0), document("2", "found")) for offset in (2, 149)]
+    index.prepend("2", found)
+    assert bodies(index, "2") == [b"found", b"came while it was searched for"]
     index.forget(Position(150, 0), "1")  # known from now on: the stream holds it below the floor
     index.prepend("1", [(Position(1, 0), document("1", "found"))])
     assert index.documents("1") == []
@@ -150,6 +166,18 @@ def test_what_is_too_old_does_not_count_and_goes() -> None:
     assert "b" not in index
     assert index.is_complete
     assert index.floor == 0
+
+
+@pytest.mark.parametrize(("sent", "late"), [(10.0, 10.5), (10.9, 11.4), (10.9, 11.0)])
+def test_no_report_is_too_old_before_its_time(sent: float, late: float) -> None:
+    """Messages say the second in which they were sent, and not more."""
+    now = sent
+    index = make(max_age=0.5, clock=lambda: now)
+    assert index.add(Position(0, int(sent)), document("a"))
+    now = late
+    assert bodies(index, "a") == [b"x"]
+    now = sent + 1.5
+    assert bodies(index, "a") == []
 
 
 def test_an_old_floor_is_none() -> None:

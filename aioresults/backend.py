@@ -175,7 +175,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         Raises:
             BrokerUnavailable: not within ``connect_timeout``.
             BrokerRefused: wrong credentials, no such vhost, TLS: trying on would not help.
-            ChannelError: the broker refused a declaration.
+            ChannelError: the broker refused a declaration, or a reader of a stream to write to it.
             ConfigurationError, NotSupported: it has another queue of a stream's name, or no streams.
             BackendClosed: closed before; make a new one.
 
@@ -344,7 +344,8 @@ class AMQPBackend(Extension, Storing, Grouping):
         Raises:
             BacklogLimitExceeded: the queue holds ``backlog_limit`` reports or more.
             DecodeError: all that is there cannot be read.
-            BrokerUnavailable: there is no session, and none within ``rpc_timeout``.
+            BrokerUnavailable: there is no session, and none within ``rpc_timeout``; or a ``ResultStream`` was not read to
+                its end yet, and not within ``rpc_timeout``.
             ConfigurationError: a ``ResultStream``, and the backend is ``store_only``: it does not read it.
         """
         self._lifetime.check()

@@ -87,6 +87,11 @@ class Collector:
             self._arrived.append(meta)
             self._wake.set()
 
+    def on_history(self, reports: Sequence[ResultMeta]) -> None:
+        """Keep the ready report."""
+        for meta in reports:
+            self.on_report(meta)
+
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         """End the wait, unless the result of this task is here already."""
         if task_id in self._pending:

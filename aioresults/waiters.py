@@ -10,20 +10,20 @@ come to one inbox, they are kept here until they are asked for (``unclaimed``).
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from aioresults import states
 from aioresults.errors import AioResultsError, DecodeError, ResultEvicted, ResultForgotten, ResultTimeout
-from aioresults.kept import Decode, Kept, Packed
+from aioresults.kept import Decode, Kept
+from aioresults.recent import Recent
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
 from aioresults.unclaimed import Unclaimed
 
 
 class Listener(Protocol):
-    """One call that waits; its methods only note what happened and wake the caller."""
+    """One call that is told what happens; its methods only note that and wake the caller."""
 
     def on_report(self, meta: ResultMeta) -> None:
         """A report that counts has arrived, ready or not."""
@@ -31,6 +31,14 @@ class Listener(Protocol):
 
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         """Nothing more will come for ``task_id``."""
+        ...
+
+
+class Waiting(Listener, Protocol):
+    """One call that waits for tasks."""
+
+    def on_history(self, reports: Sequence[ResultMeta]) -> None:
+        """What is known of one task, in order; not all of it need be new to who was told of some, or waited before."""
         ...
 
 
@@ -65,6 +73,11 @@ class Waiter(asyncio.Future[ResultMeta]):
         if meta.is_ready and not self.done():
             self.set_result(meta)
 
+    def on_history(self, reports: Sequence[ResultMeta]) -> None:
+        """Resolve with the first ready report."""
+        for meta in reports:
+            self.on_report(meta)
+
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         """Fail."""
         if not self.done():
@@ -80,18 +93,18 @@ class _Entry:
 
     __slots__ = ("_listeners", "document", "latest", "taken")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Waiting) -> None:
         self.latest: ResultMeta | None = None
         self.document: Document | None = None
-        self._listeners: Listener | dict[Listener, None] = listener
+        self._listeners: Waiting | dict[Waiting, None] = listener
         self.taken = False
 
-    def add(self, listener: Listener) -> None:
+    def add(self, listener: Waiting) -> None:
         if not isinstance(self._listeners, dict):
             self._listeners = {self._listeners: None}
         self._listeners[listener] = None
 
-    def discard(self, listener: Listener) -> bool | None:
+    def discard(self, listener: Waiting) -> bool | None:
         """Remove a listener; return whether it was the last one, None when it is not here."""
         if listener is self._listeners:
             return True
@@ -100,42 +113,9 @@ class _Entry:
         del self._listeners[listener]
         return not self._listeners
 
-    def listeners(self) -> tuple[Listener, ...]:
+    def listeners(self) -> tuple[Waiting, ...]:
         """Return those who wait now, in the order they came."""
         return tuple(self._listeners) if isinstance(self._listeners, dict) else (self._listeners,)
-
-
-class _Recent:
-    """The last ``limit`` reports that were kept or used, by task id."""
-
-    __slots__ = ("_kept", "_limit")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._kept: OrderedDict[str, Packed] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, task_id: str) -> Kept | None:
-        packed = self._kept.get(task_id)
-        if packed is None:
-            return None
-        self._kept.move_to_end(task_id)
-        return Kept.unpack(packed)
-
-    def keep(self, task_id: str, kept: Kept) -> None:
-        if not self._limit:
-            return
-        before = len(self._kept)
-        self._kept[task_id] = kept.packed()
-        if len(self._kept) == before:
-            self._kept.move_to_end(task_id)
-        elif before == self._limit:
-            self._kept.popitem(last=False)
-
-    def drop(self, task_id: str) -> None:
-        self._kept.pop(task_id, None)
 
 
 class Waiters:
@@ -151,8 +131,8 @@ class Waiters:
         self._decode = decode
         self._entries: dict[str, _Entry] = {}
         #: Results that were taken here, and what else was seen of tasks: not ready, or looked at and left where it is.
-        self._taken: Final = _Recent(max_cached)
-        self._seen: Final = _Recent(max_cached)
+        self._taken: Final = Recent(max_cached)
+        self._seen: Final = Recent(max_cached)
         #: Called with a task id when somebody starts to wait for it, and when the last one has left; the second
         #: argument then says whether anybody took the result. Must not call back.
         self.on_change: Callable[[str, bool], None] | None = None
@@ -181,7 +161,7 @@ class Waiters:
 
     # Waiting
 
-    def join(self, task_id: str, listener: Listener) -> None:
+    def join(self, task_id: str, listener: Waiting) -> None:
         """Start to wait; what has already arrived and was not taken is reported to ``listener`` at once."""
         entry = self._entries.get(task_id)
         if entry is None:
@@ -197,21 +177,21 @@ class Waiters:
         if self.history is not None:
             self._tell_history(task_id, entry, listener, self.history)
         elif entry.latest is not None:
-            listener.on_report(entry.latest)
+            listener.on_history((entry.latest,))
         elif self._unclaimed is not None and self._unclaimed.was_evicted(task_id):
             listener.on_error(task_id, ResultEvicted(task_id))
 
     def _tell_history(
-        self, task_id: str, entry: _Entry, listener: Listener, history: Callable[[str], Sequence[ResultMeta]]
+        self, task_id: str, entry: _Entry, listener: Waiting, history: Callable[[str], Sequence[ResultMeta]]
     ) -> None:
         try:
             reports = history(task_id)
         except DecodeError as error:
             listener.on_error(task_id, error)
             return
-        for meta in reports:
-            entry.latest = meta
-            listener.on_report(meta)
+        if reports:
+            entry.latest = reports[-1]
+            listener.on_history(reports)
 
     def _claim(self, task_id: str) -> Kept | None:
         """Return what was known before anyone waited, and is still to be taken or not ready."""
@@ -222,7 +202,7 @@ class Waiters:
         seen = self._seen.get(task_id)
         return None if seen is None or seen.is_ready else seen
 
-    def take(self, task_id: str, listener: Listener) -> None:
+    def take(self, task_id: str, listener: Waiting) -> None:
         """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
         entry = self._entries.get(task_id)
         if entry is not None and (last := entry.discard(listener)) is not None:
@@ -236,7 +216,7 @@ class Waiters:
         if self.on_change is not None:
             self.on_change(meta.task_id, True)
 
-    def leave(self, task_id: str, listener: Listener) -> None:
+    def leave(self, task_id: str, listener: Waiting) -> None:
         """End a wait that took nothing: cancelled, timed out, failed. Leaving twice, or after ``take``, is no error."""
         entry = self._entries.get(task_id)
         if entry is not None and entry.discard(listener):
@@ -284,6 +264,18 @@ class Waiters:
                 observer.on_report(meta)
         return counts
 
+    def tell(self, task_id: str, reports: Sequence[ResultMeta]) -> None:
+        """Tell those who wait for a task all that is known of it, in order, though they may know some of it."""
+        entry = self._entries.get(task_id)
+        if entry is None or not reports:
+            return
+        is_news = entry.latest is None or states.supersedes(reports[-1].status, entry.latest.status)
+        entry.latest = reports[-1]
+        for listener in entry.listeners():
+            listener.on_history(reports)
+        if is_news:
+            self.show(entry.latest)
+
     def _keep(self, task_id: str, kept: Kept) -> bool:
         """Keep a report that nobody waits for, if that is done here, and if it says more than what is known."""
         if self._unclaimed is None:
@@ -310,12 +302,6 @@ class Waiters:
         for observer in tuple(self._observers):
             observer.on_error("", error)
 
-    def restart(self, task_id: str) -> None:
-        """Drop what was reported of ``task_id``; those who wait for it go on waiting."""
-        entry = self._entries.get(task_id)
-        if entry is not None:
-            entry.latest = None
-
     # Observing
 
     @property
@@ -324,7 +310,7 @@ class Waiters:
         return bool(self._observers)
 
     def show(self, meta: ResultMeta) -> None:
-        """Tell the observers of a report that nobody waits for, and that counts."""
+        """Tell the observers of a report that counts."""
         if meta.is_ready:
             for observer in tuple(self._observers):
                 observer.on_report(meta)

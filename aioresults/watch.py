@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from aioresults.errors import AioResultsError, ResultTimeout
@@ -24,9 +24,8 @@ class Watcher:
         self._task_id = task_id
         self._timeout = timeout
         self._deadline: float | None = None
+        #: The last report that was kept, of those that are not ready.
         self._newest: ResultMeta | None = None
-        #: Reports so far, and how many of those that come now have been among them.
-        self._told = self._repeated = 0
         self._reports: deque[ResultMeta] = deque(maxlen=BUFFER)
         self._error: AioResultsError | None = None
         self._wake = asyncio.Event()
@@ -40,10 +39,7 @@ class Watcher:
                 self._deadline = loop.time() + self._timeout
             expired = ResultTimeout(self._timeout, [self._task_id])
             self._timer = loop.call_at(self._deadline, self.on_error, self._task_id, expired)
-        # Whoever joins again is told again: of the latest report, or of all of them where all are kept.
-        self._repeated = self._told if self._waiters.history is not None else 1
         self._waiters.join(self._task_id, self)
-        self._repeated = 0
 
     def take(self) -> None:
         """Take the ready report: the caller has it."""
@@ -59,14 +55,16 @@ class Watcher:
 
     def on_report(self, meta: ResultMeta) -> None:
         """Keep a report. The ready one comes last, so a full buffer never loses it."""
-        if self._repeated and self._told and not meta.is_ready:
-            self._repeated -= 1
-            if self._waiters.history is not None or _are_same(meta, self._newest):
-                return
-        self._told += 1
-        self._newest = meta
+        if not meta.is_ready:
+            self._newest = meta
         self._reports.append(meta)
         self._wake.set()
+
+    def on_history(self, reports: Sequence[ResultMeta]) -> None:
+        """Keep the reports that come after the newest that was kept before; all, if that is not among them."""
+        known = [number for number, meta in enumerate(reports, 1) if _are_same(meta, self._newest)]
+        for meta in reports[known[-1] if known else 0 :]:
+            self.on_report(meta)
 
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         """End after the reports that are already here."""

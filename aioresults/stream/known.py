@@ -1,12 +1,17 @@
 """What this process knows of the tasks in a stream, and whom it tells.
 
 Reports come in undecoded, and most stay so. One is decoded when somebody waits for its task, or asks for it.
+
+Before the stream was once read to its end nobody is told anything: what comes may be forgotten further on. What is
+stored meanwhile comes after the end that is looked for, so nobody waits longer for that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from aioresults import states
@@ -21,6 +26,8 @@ from aioresults.waiters import Waiters
 
 #: Seconds before what could not be read again is tried once more.
 RETRY_INTERVAL: Final = 1.0
+#: Tasks whose reports are decoded in one turn of the loop, where there may be very many.
+AT_A_TIME: Final = 100
 
 _Read = Callable[[str], "asyncio.Future[None]"]
 
@@ -42,20 +49,34 @@ class Known:
         self._reports = reports
         #: Whether what comes is new; not before the stream was once read to its end.
         self.is_live = False
-        #: The tasks that somebody waits for and whose documents are being fetched: they are told all of it in order.
-        self._fetching: set[str] = set()
+        #: The tasks of which those who wait are still to be told what is known, all of it in order: their documents are
+        #: being fetched, or it is not their turn yet.
+        self._untold: set[str] = set()
         self._searching: set[str] = set()
+        #: The tasks that somebody looks at, while they are read again.
+        self._looked_at: Counter[str] = Counter()
         self.received = 0
         self.undecodable = 0
         waiters.history = self.history
 
+    def __contains__(self, task_id: str) -> bool:
+        """Whether somebody is being told of a task: it must stay in the index until then."""
+        return task_id in self._waiters or task_id in self._looked_at
+
     def go_live(self) -> None:
-        """Note that the stream was read to its end: what somebody waits for and has not come by now is searched for."""
-        if self.is_live:
-            return
-        self.is_live = True
-        for task_id in self._waiters:
-            self._search_dropped(task_id)
+        """Note that the stream was read to its end: who waits is told what is known, or it is searched for."""
+        if not self.is_live:
+            self.is_live = True
+            self._untold.update(self._waiters)
+            self._tell_in_turn(deque(self._waiters))
+
+    def _tell_in_turn(self, task_ids: deque[str]) -> None:
+        for _ in range(min(AT_A_TIME, len(task_ids))):
+            task_id = task_ids.popleft()
+            self._untold.discard(task_id)
+            self._tell(task_id)
+        if task_ids:
+            asyncio.get_running_loop().call_soon(self._tell_in_turn, task_ids)
 
     # What is read at the end of the stream
 
@@ -64,14 +85,16 @@ class Known:
         if not self.index.add(position, document):
             return
         self.received += 1
+        if not self.is_live:
+            return
         if task_id in self._waiters:
-            if task_id in self._fetching:
+            if task_id in self._untold:
                 return
             try:
                 self._waiters.report(self._reports.decode(document))
             except DecodeError as error:
                 self.drop(error)
-        elif self.is_live and self._waiters.is_observed:
+        elif self._waiters.is_observed:
             self._show(task_id)
 
     def take_in_tombstone(self, position: Position, task_id: str) -> None:
@@ -79,8 +102,6 @@ class Known:
         self.index.forget(position, task_id)
         if self.is_live:
             self._waiters.forget(task_id)
-        else:
-            self._waiters.restart(task_id)
 
     def drop(self, error: DecodeError) -> None:
         """Take in that something cannot be read."""
@@ -133,24 +154,25 @@ class Known:
     def history(self, task_id: str) -> Sequence[ResultMeta]:
         """Return what is known of a task that somebody begins to wait for; raises ``DecodeError``.
 
-        What has to be read again is reported to the waiters when it is here.
+        What is not known yet, or has to be read again, is told to the waiters when it is here.
         """
+        if not self.is_live or task_id in self._untold:
+            return ()
         documents = self.index.documents(task_id)
         if documents is None:
-            self._again(task_id, self._fetching, self.recall.fetch)
-        elif documents:
-            return self._read(documents)
-        elif self.is_live:
-            self._search_dropped(task_id)
-        return ()
-
-    def _search_dropped(self, task_id: str) -> None:
-        """Have a task searched for that the index may have dropped.
-
-        It may be new as well: what comes at the end of the stream goes past the search.
-        """
-        if not self.index.is_complete and task_id not in self.index:
+            self._again(task_id, self._untold, self.recall.fetch)
+        elif not documents and not self.index.is_complete and task_id not in self.index:
+            # It may be new as well: what comes at the end of the stream goes past the search.
             self._again(task_id, self._searching, self.recall.search)
+        return self._read(documents or ())
+
+    def _tell(self, task_id: str) -> None:
+        """Tell who waits for a task what is known of it."""
+        if task_id in self._waiters:
+            try:
+                self._waiters.tell(task_id, self.history(task_id))
+            except DecodeError as error:
+                self._waiters.fail(task_id, error)
 
     def _again(self, task_id: str, running: set[str], read: _Read) -> None:
         if task_id in self._waiters and task_id not in running:
@@ -159,19 +181,10 @@ class Known:
 
     def _read_again(self, task_id: str, running: set[str], read: _Read, done: asyncio.Future[None]) -> None:
         running.discard(task_id)
-        if task_id not in self._waiters:
-            return
-        documents = self.index.documents(task_id)
-        if done.cancelled() or done.exception() is not None or documents is None:
+        if done.cancelled() or done.exception() is not None:
             asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._again, task_id, running, read)
-            return
-        told = self._waiters.latest(task_id) is not None
-        try:
-            for meta in self._read(documents):
-                if not told or meta.is_ready:
-                    self._waiters.report(meta)
-        except DecodeError as error:
-            self._waiters.fail(task_id, error)
+        elif task_id in self.index:
+            self._tell(task_id)
 
     # For those who look
 
@@ -182,8 +195,11 @@ class Known:
             DecodeError: it cannot be read.
             BrokerUnavailable: it cannot be fetched.
         """
-        while (documents := self.index.documents(task_id)) is None:
-            await asyncio.shield(self.recall.fetch(task_id))
+        documents = self.index.documents(task_id)
+        if documents is None:
+            with self._looking_at(task_id):
+                while (documents := self.index.documents(task_id)) is None:
+                    await asyncio.shield(self.recall.fetch(task_id))
         return self._read(documents)
 
     async def anywhere(self, task_id: str) -> list[ResultMeta]:
@@ -192,7 +208,18 @@ class Known:
         Raises as ``here``.
         """
         reports = await self.here(task_id)
-        if not reports and not self.index.is_complete and task_id not in self.index:
+        if reports or self.index.is_complete or task_id in self.index:
+            return reports
+        with self._looking_at(task_id):
             await asyncio.shield(self.recall.search(task_id))
-            reports = await self.here(task_id)
-        return reports
+            return await self.here(task_id)
+
+    @contextmanager
+    def _looking_at(self, task_id: str) -> Iterator[None]:
+        self._looked_at[task_id] += 1
+        try:
+            yield
+        finally:
+            self._looked_at[task_id] -= 1
+            if not self._looked_at[task_id]:
+                del self._looked_at[task_id]

@@ -27,10 +27,9 @@ class StreamLookup:
     async def latest(self, task_id: str, backlog_limit: int) -> ResultMeta | None:
         """Return the report that counts; None when there is none. There is no backlog: nothing is in a queue.
 
-        It has no deadline: while the stream is read for the first time, it waits for as long as anything comes.
-
         Raises:
             ConfigurationError: this process does not read the stream.
+            BrokerUnavailable, AccessRefused: as ``Tail.look``.
         """
         if not self._reads:
             raise ConfigurationError(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from heapq import heappop, heappush
 from time import monotonic
 from typing import Any, Final
 
 from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError
 from aioresults.messaging import Consumer, Message, Queue
+from aioresults.repeats import Repeats
 from aioresults.reports import Reports
 from aioresults.serialization import Document
 from aioresults.sessions import Session, Sessions
@@ -103,8 +103,8 @@ class Recall:
         return future
 
     def __contains__(self, task_id: str) -> bool:
-        """Whether documents of a task are being fetched; they must stay in the index until all are there."""
-        return task_id in self._fetches
+        """Whether a task is being read again: it must stay in the index, with what comes, until all of it is there."""
+        return task_id in self._fetches or task_id in self._searches
 
     async def stop(self, error: AioResultsError) -> None:
         """End what is being read; who waits for it gets ``error``."""
@@ -155,11 +155,11 @@ class Recall:
         found: dict[tuple[int, str], list[Document]] = {}
         positions: dict[int, Position] = {}
 
-        def receive(position: Position, documents: list[Document]) -> None:
+        def receive(position: Position, message: Message) -> None:
             wanted = run.get(position.offset)
             if wanted is not None:
                 positions[position.offset] = position
-                for document in documents:
+                for document in self._open(message):
                     if document.task_id not in wanted:
                         continue
                     if document.body:
@@ -196,9 +196,13 @@ class Recall:
 
     async def _search(self, wanted: dict[str, asyncio.Future[None]]) -> None:
         found: dict[str, list[tuple[Position, Document]]] = {}
+        repeats = Repeats()
 
-        def receive(position: Position, documents: list[Document]) -> None:
-            for document in documents:
+        def receive(position: Position, message: Message) -> None:
+            if message.properties.message_id in repeats:
+                return
+            repeats.note(message.properties.message_id)
+            for document in self._open(message):
                 if document.task_id not in wanted:
                     continue
                 if document.body:
@@ -213,8 +217,14 @@ class Recall:
 
     # Reading
 
+    def _open(self, message: Message) -> list[Document]:
+        try:
+            return self._reports.open(message)
+        except DecodeError:
+            return []  # told when it arrived
+
     async def _scan(
-        self, start: Any, stop: int, receive: Callable[[Position, list[Document]], None], *, prefetch: int
+        self, start: Any, stop: int, receive: Callable[[Position, Message], None], *, prefetch: int
     ) -> None:
         """Hand over the messages from ``start`` to the offset ``stop``.
 
@@ -230,8 +240,7 @@ class Recall:
             progress += 1
             position = position_of(message)
             if position.offset <= stop:
-                with suppress(DecodeError):  # told when it arrived
-                    receive(position, self._reports.open(message))
+                receive(position, message)
             if position.offset >= stop and not done.done():
                 done.set_result(None)
             credit.received(message)

@@ -11,12 +11,22 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
 from time import time as wall_clock
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
-from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed, DecodeError, NotFound
+from aioresults.deadline import limited
+from aioresults.errors import (
+    AccessRefused,
+    AioResultsError,
+    BrokerUnavailable,
+    ChannelClosed,
+    DecodeError,
+    NotFound,
+)
 from aioresults.events import Emit, QueueLost
 from aioresults.messaging import Consumer, Message, Producer, Queue, declaring
 from aioresults.repeats import Repeats
@@ -88,7 +98,7 @@ class Tail:
         self._rpc_timeout = rpc_timeout
         index = Index(
             stream.index_bytes, stream.index_count, stream.max_age,
-            keep=lambda task_id: task_id in waiters or task_id in recall,
+            keep=lambda task_id: task_id in self.known or task_id in recall,
         )  # fmt: skip
         recall = Recall(
             sessions, stream.queue, index, reports, start=self._beginning, consumer=consumer, rpc_timeout=rpc_timeout
@@ -97,11 +107,13 @@ class Tail:
         #: The last offset that was read; None before the first, and when the stream turned out to be another.
         self._offset: int | None = None
         self._marker = ""
-        self._caught_up = asyncio.Event()
+        #: Set when the marker has come back, or was refused.
+        self._marked = asyncio.Event()
+        self._refusal: AioResultsError | None = None
         self._channel: Channel | None = None
         self._ended: asyncio.Future[None] | None = None
         #: Those who wait for a tombstone of their own to come back, by task id.
-        self._tombstones: dict[str, asyncio.Future[None]] = {}
+        self._tombstones: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
         self._messages = 0
         self._repeats = Repeats()
         self.repeated = 0
@@ -113,7 +125,7 @@ class Tail:
     @property
     def is_caught_up(self) -> bool:
         """Whether everything is in the index that was stored before this session began."""
-        return self._caught_up.is_set()
+        return self._marked.is_set() and self._refusal is None
 
     # Reading
 
@@ -171,7 +183,8 @@ class Tail:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 marking.cancel()
-                self._caught_up.clear()
+                self._marked.clear()
+                self._refusal = None
                 await asyncio.gather(marking, return_exceptions=True)
             while not session.lost.done() and not len(self):
                 await self._begin_again(session)
@@ -203,42 +216,59 @@ class Tail:
 
     async def _mark(self, session: Session) -> None:
         """Publish a marker, and see to it that it comes back."""
+        await self._publish_marker(session)
+        if not self.is_caught_up:
+            self._marked.clear()
+        if await self._is_stalled():
+            self._emit(QueueLost(self._queue.name))  # there is another one of its name
+            self._start_over()
+            if self._ended is not None and not self._ended.done():
+                self._ended.set_result(None)
+
+    async def _publish_marker(self, session: Session) -> None:
         self._marker = MARKER + uuid.uuid4().hex
         message = self._reports.single(self._marker, TOMBSTONE)
         while True:
             try:
                 producer = self._make_producer(await session.open_publisher())
                 await producer.publish(message, self._queue.name, mandatory=True, timeout=self._rpc_timeout)
-                break
+                return
+            except AccessRefused as error:
+                if self._refusal is None:
+                    logger.warning("who reads a stream must be allowed to write to it, too: %s", error)
+                self._refusal = error
+                self._marked.set()
+                self._waiters.fail_all(error)
             except AioResultsError as error:
                 logger.warning("no marker could be published to the stream, trying again: %s", error)
-                await asyncio.sleep(RETRY_INTERVAL)
-        try:
-            await self._until_caught_up(STALL)
-        except BrokerUnavailable:
-            self._emit(QueueLost(self._queue.name))  # there is another one of its name
-            self._start_over()
-            if self._ended is not None and not self._ended.done():
-                self._ended.set_result(None)
+                self.known.go_live()  # nobody can say what is still to come: better an old answer than none
+            await asyncio.sleep(RETRY_INTERVAL)
 
-    async def _until_caught_up(self, patience: float) -> None:
-        """Wait for the marker, as long as something comes within ``patience`` seconds."""
+    async def _is_stalled(self) -> bool:
+        """Wait for the marker; return whether nothing came within ``STALL`` seconds."""
         while not self.is_caught_up:
             before = self._messages
-            try:
-                async with asyncio.timeout(patience):
-                    await self._caught_up.wait()
-            except TimeoutError:
-                if self._messages == before:
-                    raise BrokerUnavailable(f"nothing came from the stream within {patience:g} s") from None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STALL):
+                    await self._marked.wait()
+            if self._messages == before:
+                return True
+        return False
 
     async def caught_up(self, timeout: float) -> None:
-        """Return when everything that was stored before is in the index, or after ``timeout`` seconds."""
-        waiting = asyncio.ensure_future(self._caught_up.wait())
-        try:
-            await asyncio.wait([waiting], timeout=timeout)
-        finally:
-            waiting.cancel()
+        """Return when everything that was stored before is in the index, or after ``timeout`` seconds.
+
+        Raises:
+            AccessRefused: nobody will ever know, because the marker is refused.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._until_marked()
+
+    async def _until_marked(self) -> None:
+        await self._marked.wait()
+        if self._refusal is not None:
+            raise self._refusal.with_traceback(None)
 
     async def finish(self, session: Session) -> None:
         """Do nothing: the stream is everybody's."""
@@ -290,7 +320,8 @@ class Tail:
         if task_id.startswith(MARKER):
             if task_id == self._marker:
                 self.known.go_live()
-                self._caught_up.set()
+                self._refusal = None
+                self._marked.set()
             return
         self.known.take_in_tombstone(position, task_id)
         noticed = self._tombstones.pop(task_id, None)
@@ -305,15 +336,19 @@ class Tail:
         An id that is not in a complete index costs no traffic.
 
         Raises:
-            BrokerUnavailable: it is not known here, and the broker cannot be asked.
+            BrokerUnavailable: it is not known here, and the broker cannot be asked; or the stream was not read to its
+                end within ``rpc_timeout``.
+            AccessRefused: it never will be.
             DecodeError: what is there cannot be read.
         """
         while not self.is_caught_up:
-            reports = await self.known.here(task_id)
-            if reports and (reports[-1].is_ready or (self.known.is_live and self._sessions.current is None)):
+            # Before the stream was once read to its end, what is known may be forgotten further on.
+            reports = await self.known.here(task_id) if self.known.is_live else ()
+            if reports and (reports[-1].is_ready or self._sessions.current is None):
                 return reports  # nothing can be known that would say more
             await self._sessions.wait(self._rpc_timeout)
-            await self._until_caught_up(self._rpc_timeout)
+            async with limited(self._rpc_timeout, "the stream was not read to its end"):
+                await self._until_marked()
         return await self.known.anywhere(task_id)
 
     async def forget(self, task_id: str) -> None:
@@ -328,5 +363,3 @@ class Tail:
         await asyncio.shield(self._forget(task_id))
         if len(self):
             await asyncio.wait([noticed], timeout=self._rpc_timeout)
-        else:
-            self._tombstones.pop(task_id, None)

@@ -195,6 +195,30 @@ async def test_permissions_that_are_taken_away_and_given_back(users: Users) -> N
         assert await caller.wait_for(second, timeout=10) == 2
 
 
+async def test_who_reads_a_stream_must_be_allowed_to_write(users: Users) -> None:
+    """Else it never knows what it has not read yet."""
+    readable, everything = (".*", "^$", ".*"), (".*", ".*", ".*")
+    await asyncio.to_thread(users.permit, caller=readable)
+    async with no_leaks():
+        with pytest.raises(AccessRefused, match=r"amq\.default"):
+            await AMQPBackend(users.url("caller"), routing=ResultStream()).open()
+        await asyncio.to_thread(users.permit, caller=everything)
+        async with AMQPBackend(users.url("caller"), routing=ResultStream()) as caller:
+            await caller.store_result("known", 1)
+            assert await caller.wait_for("known", timeout=10) == 1
+            waiting = asyncio.create_task(caller.wait_for("unknown"))
+            await asyncio.to_thread(users.permit, caller=readable)
+            await asyncio.to_thread(users.node.ctl, "close_all_connections", "test")
+            with pytest.raises(AccessRefused, match=r"amq\.default"):
+                await asyncio.wait_for(waiting, 20)
+            with pytest.raises(AccessRefused, match=r"amq\.default"):
+                await caller.get_task_meta("unknown")
+            assert (await caller.get_task_meta("known")).result == 1
+            await asyncio.to_thread(users.permit, caller=everything)
+            await eventually(lambda: caller.stats()["caught_up"] is True)
+            assert (await caller.get_task_meta("unknown")).status == "PENDING"
+
+
 async def test_a_vhost_that_is_deleted(users: Users) -> None:
     vhost = secrets.token_hex(4)
     await asyncio.to_thread(users.node.ctl, "add_vhost", vhost)

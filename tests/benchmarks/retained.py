@@ -94,7 +94,7 @@ async def read(url: str, name: str, count: int) -> Retained:
     async with backend(url, ResultStream(name + ".none"), store_only=True) as other:  # imports and connects
         gc.collect()
         before, started = resident(), time.perf_counter()
-        async with backend(url, ResultStream(name)) as reader:
+        async with backend(url, ResultStream(name), rpc_timeout=60) as reader:  # a look waits no longer for the end
             open_s = time.perf_counter() - started
             for number, status in ((0, "SUCCESS"), (count - 1, "SUCCESS"), (count, "PENDING")):
                 assert (await reader.get_task_meta(task_id(number))).status == status
@@ -102,7 +102,7 @@ async def read(url: str, name: str, count: int) -> Retained:
             gc.collect()
             size = (resident() - before) / count
             known, unknown = await looks(reader, some), await looks(reader, [f"no {each}" for each in some])
-        async with backend(url, ResultStream(name, index_bytes=1)) as small:
+        async with backend(url, ResultStream(name, index_bytes=1), rpc_timeout=60) as small:
             await small.get_task_meta(task_id(count))
             fetch = await looks(small, some[:FETCHES])
         await (await other.channel()).queue_delete(name + ".none")

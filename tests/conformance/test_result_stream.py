@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from aioresults import (
     AMQPBackend,
+    BrokerUnavailable,
     ConfigurationError,
     DecodeError,
     ResultForgotten,
     ResultMeta,
     ResultStream,
     ResultTimeout,
+    lifetime,
 )
+from aioresults.messaging import Message
 from aioresults.routing import RoutingOptions
 from aioresults.sessions import Session
 from aioresults.stream import tail
@@ -133,6 +137,94 @@ class TestReading:
         await worker.store_result(other, None, "STARTED")
         await worker.store_result(other, 2)
         assert {key: meta.result for key, meta in (await draining).items()} == {other: 2}
+
+
+class Replay:
+    """The first messages of a backend that reads a stream, held until they are `let`."""
+
+    def __init__(self, backend: AMQPBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+        reading = backend._lifetime._reader
+        assert isinstance(reading, tail.Tail)
+        self.held: list[Message] = []
+        self._receive = reading._receive
+        monkeypatch.setattr(reading, "_receive", self.held.append)
+        monkeypatch.setattr(lifetime, "CATCH_UP_TIMEOUT", 0.01)
+        self.end = partial(monkeypatch.setattr, reading, "_receive", self._receive)
+
+    def holds_all_of(self, worker: AMQPBackend) -> bool:
+        """Whether all is held that `worker` has sent, and the reader's marker."""
+        return len(self.held) == int(worker.stats()["messages"]) + 1
+
+    def let(self, count: int) -> None:
+        """Have so many read."""
+        for message in self.held[:count]:
+            self._receive(message)
+        del self.held[:count]
+
+
+class TestFirstReplay:
+    """Until the stream was once read to its end, nobody knows whether a result was forgotten further on."""
+
+    async def test_nothing_is_answered_before(
+        self, lab: Lab, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forgotten, kept = ids(2)
+        await worker.store_result(kept, "kept")
+        await worker.store_result(forgotten, "old")
+        await worker.forget(forgotten)
+        reader = lab.make(rpc_timeout=0.3)
+        replay = Replay(reader, monkeypatch)
+        async with reader:
+            waiting = [asyncio.create_task(reader.wait_for(each, timeout=20)) for each in (kept, forgotten)]
+            watching = asyncio.create_task(collect(reader, forgotten, timeout=20))
+            await eventually(lambda: replay.holds_all_of(worker))
+            replay.let(2)
+            for look in (reader.get_task_meta(kept), reader.wait_for(forgotten, timeout=0)):
+                with pytest.raises(BrokerUnavailable, match="the stream was not read to its end within"):
+                    await look
+            assert [each.done() for each in (*waiting, watching)] == [False] * 3
+            looking = asyncio.create_task(reader.get_task_meta(kept))
+            replay.let(2)
+            replay.end()
+            assert (await looking).result == "kept"
+            assert await waiting[0] == "kept"
+            assert await states_of(reader, kept, forgotten) == ["SUCCESS", "PENDING"]
+            await worker.store_result(forgotten, "anew")
+            assert await waiting[1] == "anew"
+            assert [meta.result for meta in await watching] == ["anew"]
+
+    async def test_very_many_are_told_in_turn_and_in_order(
+        self, lab: Lab, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, heard = ids(350), list[tuple[str, str]]()
+        await asyncio.gather(*(worker.store_result(each, None, "STARTED") for each in asked))
+        reader = lab.make()
+        replay = Replay(reader, monkeypatch)
+        async with reader:
+            many = asyncio.create_task(
+                awaited(reader, asked, timeout=20, on_message=lambda meta: heard.append((meta.task_id, meta.status)))
+            )
+            await eventually(lambda: replay.holds_all_of(worker))
+            await asyncio.gather(*(worker.store_result(each, 1) for each in asked))
+            await eventually(lambda: replay.holds_all_of(worker))
+            replay.let(len(replay.held))
+            assert len(heard) < len(asked)
+            replay.end()
+            assert [meta.result for meta in (await many).values()] == [1] * 350
+        for each in asked:
+            assert [status for task_id, status in heard if task_id == each] == ["STARTED", "SUCCESS"]
+
+    async def test_a_broker_that_takes_no_marker_does_not_keep_results(self, lab: Lab, worker: AMQPBackend) -> None:
+        if lab.memory is None:
+            return  # blocked where it is easy
+        task_id = new_id()
+        await worker.store_result(task_id, 1)
+        reader = lab.make(rpc_timeout=0.2)
+        lab.memory.block()
+        async with reader:
+            assert await reader.wait_for(task_id, timeout=10) == 1
+            assert (await reader.get_task_meta(task_id)).result == 1
+            lab.memory.unblock()
 
 
 class TestSessions:
@@ -310,6 +402,17 @@ class TestBounds:
         assert await reader.wait_for(asked[50], timeout=10) == f"of {asked[50]}"
         with pytest.raises(ResultTimeout):
             await reader.wait_for(asked[1], timeout=0.2)
+
+    async def test_more_at_once_than_the_index_keeps(self, lab: Lab, worker: AMQPBackend) -> None:
+        asked = ids(200)
+        await store_all(worker, asked)
+        for index_bytes in (1, 10**6):
+            readers = [await lab.open(routing=stream_of(lab, index_count=8, index_bytes=index_bytes)) for _ in range(3)]
+            looks = await asyncio.gather(*map(readers[0].get_task_meta, asked))
+            assert [meta.result for meta in looks] == [f"of {task_id}" for task_id in asked]
+            assert list(await readers[1].get_many(asked, timeout=0)) == asked
+            assert list(await readers[2].get_many(asked, timeout=20)) == asked
+            assert int(readers[2].stats()["searched"]) <= 2
 
     async def test_a_wait_for_a_dropped_task_that_begins_before_all_is_read(
         self, lab: Lab, worker: AMQPBackend

@@ -52,7 +52,7 @@ LAYERS = (
     {"routing"},
     {"messaging"},
     {"transport"},
-    {"waiters", "unclaimed", "kept", "serialization"},
+    {"waiters", "unclaimed", "recent", "kept", "serialization"},
     {"results", "states", "retry", "checks", "limits", "stored", "deadline", "lag", "events", "errors"},
 )
 AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}

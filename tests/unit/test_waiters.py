@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,9 @@ class Recorder:
 
     def on_report(self, meta: ResultMeta) -> None:
         self.heard.append(meta)
+
+    def on_history(self, reports: Sequence[ResultMeta]) -> None:
+        self.heard += reports
 
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         self.heard.append(error)

@@ -344,8 +344,8 @@ class AMQPBackend(Extension, Storing, Grouping):
         Raises:
             BacklogLimitExceeded: the queue holds ``backlog_limit`` reports or more.
             DecodeError: all that is there cannot be read.
-            BrokerUnavailable: there is no session, and none within ``rpc_timeout``; or a ``ResultStream`` was not read to
-                its end yet, and not within ``rpc_timeout``.
+            BrokerUnavailable: there is no session, and none within ``rpc_timeout``; or a ``ResultStream`` was not read
+                to its end within that.
             ConfigurationError: a ``ResultStream``, and the backend is ``store_only``: it does not read it.
         """
         self._lifetime.check()

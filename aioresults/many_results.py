@@ -244,6 +244,8 @@ class ManyResults:
         pending = [task_id for task_id in self._task_ids if task_id not in done]
         for meta in await self._take_ready(pending) if pending else ():
             done[meta.task_id] = meta
+            if self._on_message is not None:
+                self._on_message(meta)
         missing = [task_id for task_id in self._task_ids if task_id not in done]
         if missing:
             raise ResultTimeout(0, missing, done)

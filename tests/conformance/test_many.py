@@ -124,6 +124,15 @@ class TestAwaited:
         assert await raw.queue(caller.rkey(missing)) is None
         assert list(await caller.get_many([there], timeout=0)) == [there]
 
+    async def test_zero_tells_of_what_is_there(self, caller: AMQPBackend, store: Store) -> None:
+        asked, heard = ids(3), list[str]()
+        for task_id in asked[:2]:
+            await store(task_id, 1)
+            await arrived(caller, task_id)
+        with pytest.raises(ResultTimeout):
+            await caller.get_many(asked, timeout=0, on_message=lambda meta: heard.append(meta.task_id))
+        assert sorted(heard) == sorted(asked[:2])
+
     async def test_two_at_once_for_the_same_ids(self, caller: AMQPBackend, store: Store) -> None:
         asked = ids(3)
         both = [asyncio.create_task(awaited(caller, asked, timeout=10)) for _ in range(2)]

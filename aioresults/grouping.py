@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Grouping:
     """``save_group`` and its kin, the same with every routing.
 
-    A group is kept in a durable queue of its own, which expires ``expires`` seconds after somebody last looked.
+    A group is kept in a durable queue of its own, which expires ``expires`` seconds after somebody last saved it or
+    looked.
     """
 
     _lifetime: Lifetime

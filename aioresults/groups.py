@@ -1,8 +1,8 @@
 """Saved groups: which tasks belong to a group, kept by the broker for whoever asks.
 
 A group is a durable queue of one message, ``aioresults.group.<group_id>``, whatever the routing of results is. It
-expires when nobody has looked for as long as results are kept. The message is a report whose result is Celery's form
-of a group, so it has the same serializers, limits and signatures as every other.
+expires when nobody has saved it or looked at it for as long as results are kept. The message is a report whose result
+is Celery's form of a group, so it has the same serializers, limits and signatures as every other.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import partial
 from typing import Any, Final
 
 from aioresults import checks, states
-from aioresults.errors import DecodeError, NotFound
+from aioresults.errors import ChannelClosed, DecodeError, NotFound
 from aioresults.messaging import Consumer, Message, NoCacheQueue, Producer, Queue
 from aioresults.outbox import Outbox
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
 from aioresults.routing import OURS
-from aioresults.sessions import Sessions
+from aioresults.sessions import Session, Sessions
 from aioresults.stored import Stored
 
 PREFIX: Final = OURS + "group."
@@ -66,6 +66,7 @@ class Groups:
             reports,
             exchange="",
             queues_for=lambda group_id: [self.queue(group_id)],
+            renew=self._renew,
             coalesces=lambda _: False,
             policy=policy,
             unroutable=(),
@@ -98,6 +99,13 @@ class Groups:
             await saved
         finally:
             self.discard(group_id)  # what was seen meanwhile
+
+    async def _renew(self, session: Session, group_id: str) -> None:
+        """Put the expiry off; passively, for it may have been declared with another one."""
+        try:
+            await session.run(lambda channel: self.queue(group_id)(channel).declare(passive=True))
+        except NotFound as error:  # it expired at this moment, and is to be published again
+            raise ChannelClosed(error.reply_code, error.reply_text) from error
 
     async def restore(self, group_id: str, *, cache: bool) -> Any | None:
         """Return the form of a group, or None when there is none.

@@ -78,6 +78,7 @@ class Outbox:
         exchange: what is published to.
         declare: declares the exchange again, when it was deleted; not needed for the default one.
         queues_for: what to declare when there is no queue for a task; nothing where the caller declares it.
+        renew: puts the expiry of a queue off that was there; a publish does not.
         coalesces: whether many reports for a routing key may travel in one message.
         policy: the waits between attempts.
         unroutable: seconds between attempts at a destination that is not there.
@@ -93,6 +94,7 @@ class Outbox:
         exchange: str,
         declare: Callable[[Session], Awaitable[None]] | None = None,
         queues_for: Callable[[str], Sequence[Queue]],
+        renew: Callable[[Session, str], Awaitable[None]] | None = None,
         coalesces: Callable[[str], bool],
         policy: RetryPolicy,
         unroutable: Sequence[float],
@@ -106,6 +108,7 @@ class Outbox:
         self._exchange = exchange
         self._declare = declare
         self._queues_for = queues_for
+        self._renew = renew
         self._coalesces = coalesces
         self._policy = policy
         self._unroutable = unroutable
@@ -332,6 +335,8 @@ class Outbox:
                 await self._declare(session)
             raise ChannelClosed(error.reply_code, error.reply_text) from error
         else:
+            if self._renew is not None and not declared:
+                await self._renew(session, batch[0].task_id)
             return
         finally:
             if lane.timer is not None:

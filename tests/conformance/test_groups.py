@@ -92,6 +92,16 @@ class TestSaving:
         assert await caller.reload_group_result(group.id) == larger
         assert await caller.restore_group(group.id) == larger
 
+    @only("per_task")
+    async def test_saved_again_it_is_kept_as_long_as_if_it_were_new(self, lab: Lab) -> None:
+        backend = await lab.open(expires=3, store_only=True)
+        group = group_of(backend, 1)
+        await group.save()
+        await asyncio.sleep(2)
+        await group.save()
+        await asyncio.sleep(1.5)
+        assert await backend.restore_group(group.id) == group
+
     async def test_deleted_it_is_gone(self, worker: AMQPBackend, caller: AMQPBackend, raw: Raw) -> None:
         group = group_of(worker, 2)
         await group.save()
@@ -261,6 +271,16 @@ class TestJoining:
         assert (one, type(error), three) == (1, KeyError, 3)
         with pytest.raises(KeyError):
             await group.join(timeout=5)
+
+    async def test_a_failure_in_one_look(self, caller: AMQPBackend, store: Store) -> None:
+        group = group_of(caller, 2)
+        failed, _ = group.task_ids()
+        await store(failed, KeyError("k"), "FAILURE")
+        await arrived(caller, failed)
+        with pytest.raises(KeyError):
+            await group.join(timeout=0)
+        with pytest.raises(ResultTimeout):
+            await group.join(timeout=0, propagate=False)
 
     async def test_one_deadline_for_all(self, caller: AMQPBackend, store: Store) -> None:
         group = group_of(caller, 2)

@@ -9,7 +9,9 @@ queue of its own, and gone when it was read. A return value is what any other ``
 the task, too, and an error its failure; what only taskiq knows travels beside it.
 
 taskiq waits by asking ``is_result_ready`` again and again. Here that asks the broker once at most: afterwards this
-process is told.
+process is told, and a broker that is away meanwhile ends no wait.
+
+A value that cannot be written, or is too large, is stored as the failure of its task: who waits is told.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
+from pydantic import BaseModel
 from taskiq import AsyncResultBackend, TaskiqResult
 from taskiq.depends.progress_tracker import TaskProgress
 from taskiq.exceptions import ResultBackendError, ResultGetError, ResultIsReadyError, ResultSetError
@@ -30,10 +33,12 @@ from aioresults import (
     AioResultsError,
     AMQPBackend,
     BackendClosed,
+    EncodeError,
     QueuePerTask,
     ResultMeta,
     ResultStream,
     ResultTimeout,
+    ResultTooLarge,
     states,
 )
 
@@ -83,18 +88,17 @@ class _Ended(Exception):
     """Ends a wait, which has then taken nothing."""
 
 
-def _end(meta: ResultMeta) -> None:
-    if meta.is_ready:
-        raise _Ended
-
-
 class _Watch:
-    """Waits for the end of one task without taking its result, until nobody has asked for ``LEASE`` seconds."""
+    """Waits for the end of one task without taking its result, until nobody has asked for ``LEASE`` seconds.
 
-    def __init__(self, reader: AMQPBackend, task_id: str, ended: _Recent[bool]) -> None:
+    Args:
+        told: is told of every report, and raises ``_Ended`` at the ready one.
+    """
+
+    def __init__(self, reader: AMQPBackend, task_id: str, told: Callable[[ResultMeta], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self.renew()
-        self.task = asyncio.create_task(self._run(reader, task_id, ended))
+        self.task = asyncio.create_task(self._run(reader, task_id, told))
 
     def renew(self) -> None:
         """Somebody asks."""
@@ -105,12 +109,11 @@ class _Watch:
         self.task.cancel()
         await asyncio.wait([self.task])
 
-    async def _run(self, reader: AMQPBackend, task_id: str, ended: _Recent[bool]) -> None:
+    async def _run(self, reader: AMQPBackend, task_id: str, told: Callable[[ResultMeta], None]) -> None:
         while (left := self._until - self._loop.time()) > 0:
             try:
-                await reader.get_many([task_id], left, on_message=_end)
+                await reader.get_many([task_id], left, on_message=told)
             except _Ended:
-                ended.put(task_id, True)
                 return
             except ResultTimeout:
                 continue  # or not, if nobody has asked meanwhile
@@ -132,8 +135,9 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
     Raises ``ConfigurationError``, as that does. Calls raise ``ResultSetError``, ``ResultGetError`` and
     ``ResultIsReadyError`` with the cause. Errors of tasks are written and rebuilt by taskiq, as ever.
 
-    ``startup`` opens one connection, to store. What it takes to read is opened when something is first read, so that
-    workers read no stream.
+    ``startup`` opens one connection, to store; so does the first result where nobody called it, as the InMemoryBroker
+    of taskiq 0.12 does not. What it takes to read is opened when something is first read, so that workers read no
+    stream.
     """
 
     def __init__(
@@ -151,22 +155,26 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         self._new()
         #: The last progress that was set here, of tasks that have not ended.
         self._progress: _Recent[dict[str, Any]] = _Recent()
-        #: Those that this process was told have ended.
+        #: The last progress that came here of tasks with a queue of their own, where it is no more.
+        self._seen: _Recent[dict[str, Any]] = _Recent()
+        #: Those with a queue of their own that this process was told have ended.
         self._ended: _Recent[bool] = _Recent()
         self._watches: dict[str, _Watch] = {}
+        self._is_shut_down = False
 
     def _new(self) -> None:
         self._store = self._make(store_only=True)
         # What was read of a queue is gone, here as in every other process.
         self._reader = self._make() if self._keep_results else self._make(max_cached_results=0)
-        self._opening = asyncio.Lock()
 
     async def startup(self) -> None:
         """Connect."""
+        self._is_shut_down = False
         await self._store.open()
 
     async def shutdown(self) -> None:
         """Store what is on its way, and disconnect; ``startup`` may follow, in another event loop as well."""
+        self._is_shut_down = True
         for watch in tuple(self._watches.values()):
             await watch.stop()
         await self._reader.close()
@@ -176,23 +184,38 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
     # Storing
 
     async def set_result(self, task_id: str, result: TaskiqResult[_Return]) -> None:
-        """Store what came of a task; returns when the broker has confirmed it."""
+        """Store what came of a task; returns when the broker has confirmed it.
+
+        Raises:
+            ResultSetError: it is not stored. If its value is the reason, a failure of the task is, which says so.
+        """
         with _as(ResultSetError):
-            record = result.model_dump(mode="json")
-            record["progress"] = self._progress.pop(task_id)
-            if result.is_err:
-                error = result.error or Exception("the task failed")
-                text = "".join(traceback.format_exception(error))
-                await self._store.store_result(task_id, error, states.FAILURE, text, taskiq=record)
-            else:
-                value = record.pop("return_value")
-                await self._store.store_result(task_id, value, taskiq=record)
+            progress = self._progress.pop(task_id)
+            try:
+                await self._set(task_id, result, progress)
+            except (EncodeError, ResultTooLarge) as error:
+                # taskiq's worker logs this, acknowledges the task and goes on: nothing else would end a wait.
+                failed = {"is_err": True, "return_value": None, "error": EncodeError(str(error)), "log": None}
+                await self._set(task_id, result.model_copy(update=failed), progress)
+                raise
+
+    async def _set(self, task_id: str, result: TaskiqResult[_Return], progress: dict[str, Any] | None) -> None:
+        store = await self._opened(self._store)
+        record = _dump(result)
+        record["progress"] = progress
+        if result.is_err:
+            error = result.error or Exception("the task failed")
+            text = "".join(traceback.format_exception(error))
+            await store.store_result(task_id, error, states.FAILURE, text, taskiq=record)
+        else:
+            value = record.pop("return_value")
+            await store.store_result(task_id, value, taskiq=record)
 
     async def set_progress(self, task_id: str, progress: TaskProgress[Any]) -> None:
         """Store how far a task is, in place of what was stored before."""
         with _as(ResultSetError):
-            record = progress.model_dump(mode="json")
-            await self._store.store_result(task_id, record, PROGRESS)
+            record = _dump(progress)
+            await (await self._opened(self._store)).store_result(task_id, record, PROGRESS)
             self._progress.put(task_id, record)
 
     # Reading
@@ -218,18 +241,16 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
     async def is_result_ready(self, task_id: str) -> bool:
         """Whether a task has ended. Takes nothing, and asks the broker once at most, however often it is called."""
         with _as(ResultIsReadyError):
-            if self._keep_results:
-                return (await (await self._reading()).get_task_meta(task_id)).is_ready
+            reader = await self._opened(self._reader)
             if task_id in self._ended:
                 return True
-            watch = self._watches.get(task_id)
-            if watch is None:
-                if (await (await self._reading()).get_task_meta(task_id)).is_ready:
-                    self._ended.put(task_id, True)
-                    return True
-                self._watch(task_id)
-            else:
+            if (watch := self._watches.get(task_id)) is not None:
                 watch.renew()
+                return False
+            if (await reader.get_task_meta(task_id)).is_ready:
+                self._end(task_id)
+                return True
+            self._watch(reader, task_id)
             return False
 
     async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
@@ -237,33 +258,56 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         with _as(ResultGetError):
             record = self._progress.get(task_id)
             if record is None:
-                meta = await (await self._reading()).get_task_meta(task_id)
+                meta = await (await self._opened(self._reader)).get_task_meta(task_id)
                 record = meta.result if meta.status == PROGRESS else _record(meta).get("progress")
+            if record is None:
+                record = self._seen.get(task_id)
             return None if record is None else TaskProgress[Any].model_validate(record)
 
-    def _watch(self, task_id: str) -> None:
+    def _watch(self, reader: AMQPBackend, task_id: str) -> None:
         if task_id not in self._watches:  # another call may have come first while this one looked
-            watch = self._watches[task_id] = _Watch(self._reader, task_id, self._ended)
+            watch = self._watches[task_id] = _Watch(reader, task_id, self._told)
             watch.task.add_done_callback(lambda _: self._watches.pop(task_id))
 
-    async def _reading(self) -> AMQPBackend:
-        if not self._store.stats()["open"]:
-            raise BackendClosed("the result backend was not started, or is shut down")
-        async with self._opening:
-            if not self._reader.stats()["open"]:
-                await self._reader.open()
-        return self._reader
+    def _told(self, meta: ResultMeta) -> None:
+        if meta.is_ready:
+            self._end(meta.task_id)
+            raise _Ended
+        if meta.status == PROGRESS and not self._keep_results:
+            self._seen.put(meta.task_id, meta.result)
+
+    def _end(self, task_id: str) -> None:
+        if not self._keep_results:  # what a stream holds is asked of no broker
+            self._ended.put(task_id, True)
+
+    async def _opened(self, backend: AMQPBackend) -> AMQPBackend:
+        if self._is_shut_down:
+            raise BackendClosed("the result backend is shut down")
+        if not backend.stats()["open"]:
+            await backend.open()
+        return backend
 
     async def _ready(self, task_id: str) -> ResultMeta | None:
-        reader = await self._reading()
+        reader = await self._opened(self._reader)
         if self._keep_results:
             meta = await reader.get_task_meta(task_id)
             return meta if meta.is_ready else None
-        try:
-            # What a watch has let go a moment ago may not be back in its queue.
-            return await reader.consume(task_id, TAKE_TIMEOUT if self._ended.pop(task_id) else 0)
-        except ResultTimeout:
-            return None
+        # What a watch has let go a moment ago may not be back in its queue; nor is it while the broker is away.
+        told = self._ended.pop(task_id)
+        while True:
+            try:
+                return await reader.consume(task_id, TAKE_TIMEOUT if told else 0)
+            except ResultTimeout:
+                if not told or not (await reader.get_task_meta(task_id)).is_ready:
+                    return None
+
+
+def _dump(model: BaseModel) -> dict[str, Any]:
+    """Return what taskiq makes of a value for JSON; ``EncodeError`` for whatever that raises: it may be users' code."""
+    try:
+        return model.model_dump(mode="json")
+    except Exception as error:
+        raise EncodeError(f"taskiq cannot write this value: {type(error).__name__}: {error}") from error
 
 
 def _record(meta: ResultMeta) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_serializer
 from taskiq import TaskiqDepends
 from taskiq.depends.progress_tracker import ProgressTracker
 from taskiq.exceptions import NoResultError
@@ -39,6 +39,14 @@ broker = make_broker(
 
 class Refused(Exception):
     """An error of the project's own."""
+
+
+class Unwritable(BaseModel):
+    """A model whose own code fails."""
+
+    @model_serializer
+    def write(self) -> str:
+        raise RuntimeError("no")
 
 
 class Figures(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,7 +19,15 @@ from taskiq.depends.progress_tracker import TaskProgress, TaskState
 from taskiq.exceptions import ResultGetError, ResultIsReadyError, ResultSetError, TaskiqResultTimeoutError
 from taskiq_aio_pika import AioPikaBroker
 
-from aioresults import AMQPBackend, BackendClosed, ConfigurationError, QueuePerTask, ResultStream
+from aioresults import (
+    AMQPBackend,
+    BackendClosed,
+    ConfigurationError,
+    EncodeError,
+    QueuePerTask,
+    ResultStream,
+    ResultTooLarge,
+)
 from aioresults.contrib.rabbitmq import Process
 from aioresults.contrib.taskiq import AMQPResultBackend, ResultIsMissingError
 from aioresults.transport.memory import MemoryBroker
@@ -135,12 +144,28 @@ class TestResults:
         with pytest.raises(type(error)):
             result.raise_for_error()
 
-    async def test_a_value_that_cannot_be_written(self, worker: AMQPResultBackend[Any], task_id: str) -> None:
+    @pytest.mark.parametrize(
+        "result",
+        [
+            result_of(object()),
+            result_of(b"\xff"),
+            result_of("x" * 20_000_000),
+            result_of(tasks.Unwritable()),
+        ],
+        ids=["object", "bytes", "too_large", "of_the_project"],
+    )
+    async def test_what_cannot_be_written_is_a_failure(
+        self, worker: AMQPResultBackend[Any], client: AMQPResultBackend[Any], task_id: str, result: TaskiqResult[Any]
+    ) -> None:
+        """taskiq's worker logs the error, and no more: who waits must be told by what is stored."""
+        await worker.set_progress(task_id, TaskProgress(state="halfway", meta=50))
         with pytest.raises(ResultSetError) as caught:
-            await worker.set_result(task_id, result_of(object()))
-        assert "object" in str(caught.value.__cause__)
-        with pytest.raises(ResultIsMissingError):
-            await worker.get_result(task_id)
+            await worker.set_result(task_id, result)
+        assert isinstance(caught.value.__cause__, EncodeError | ResultTooLarge)
+        failed = await AsyncTaskiqTask(task_id, client).wait_result(check_interval=0.01, timeout=10)
+        assert failed.is_err
+        with pytest.raises(EncodeError, match=re.escape(str(caught.value.__cause__))):
+            failed.raise_for_error()
 
     async def test_what_other_programs_read_and_write(
         self,
@@ -223,25 +248,47 @@ def memory() -> Iterator[MemoryBroker]:
     MemoryBroker.forget(name)
 
 
-async def test_the_broker_is_not_polled(memory: MemoryBroker, keep_results: bool, task_id: str) -> None:
+async def test_the_broker_is_not_polled(
+    memory: MemoryBroker, keep_results: bool, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A broker that is gone is not missed by who asks again; and who asked is told when it is back."""
+    monkeypatch.setattr("aioresults.contrib.taskiq.TAKE_TIMEOUT", 0.05)
     backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results, rpc_timeout=0.5)
+
+    async def stop() -> None:
+        memory.stop()
+        await eventually(lambda: not backend._reader.stats()["connected"])
+
     await backend.startup()
     try:
         assert not await backend.is_result_ready(task_id)
-        memory.stop()
+        await stop()
         for _ in range(100):
             assert not await backend.is_result_ready(task_id)
         memory.start()
         await backend.set_result(task_id, result_of())
         await eventually(lambda: backend.is_result_ready(task_id))
-        memory.stop()
+        await stop()
         for _ in range(100):
             assert await backend.is_result_ready(task_id)
+        getting = asyncio.create_task(backend.get_result(task_id))
+        await asyncio.sleep(0.1)  # more than the result is given to come back into its queue
         memory.start()
-        assert (await backend.get_result(task_id)).return_value == 11
+        assert (await getting).return_value == 11
     finally:
         await backend.shutdown()
+
+
+async def test_used_without_a_startup(memory: MemoryBroker, keep_results: bool, task_id: str) -> None:
+    """As with the InMemoryBroker of taskiq 0.12, which starts no result backend."""
+    worker: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
+    client: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
+    await asyncio.gather(*(worker.set_result(f"{task_id}-{number}", result_of(number)) for number in range(5)))
+    results = await asyncio.gather(*(client.get_result(f"{task_id}-{number}") for number in range(5)))
+    assert [result.return_value for result in results] == list(range(5))
+    await worker.shutdown()
+    await client.shutdown()
+    assert memory.connection_count == 0
 
 
 def test_started_again_in_another_loop(memory: MemoryBroker, keep_results: bool, task_id: str) -> None:
@@ -260,16 +307,24 @@ def test_started_again_in_another_loop(memory: MemoryBroker, keep_results: bool,
         asyncio.run(use(f"{task_id}-{number}"))
 
 
-async def test_nobody_is_told_for_ever(memory: MemoryBroker, task_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_is_told_for_ever(
+    memory: MemoryBroker, keep_results: bool, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("aioresults.contrib.taskiq.LEASE", 0.05)
-    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False)
+    worker: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
+    await worker.startup()
     await backend.startup()
     assert not await backend.is_result_ready(task_id)
     assert backend._watches
+    progress: TaskProgress[Any] = TaskProgress(state="halfway", meta=50)
+    await worker.set_progress(task_id, progress)
     await eventually(lambda: not backend._watches)
     assert backend._reader.stats()["waiting"] == 0
+    assert await backend.get_progress(task_id) == progress  # the watch has taken it off its queue
     assert not await backend.is_result_ready(task_id)
     await backend.shutdown()
+    await worker.shutdown()
 
 
 async def test_a_worker_that_only_stores_reads_no_stream(memory: MemoryBroker, task_id: str) -> None:

@@ -22,6 +22,8 @@ from taskiq_aio_pika import AioPikaBroker
 from aioresults import (
     AMQPBackend,
     BackendClosed,
+    BrokerRefused,
+    BrokerUnavailable,
     ConfigurationError,
     EncodeError,
     QueuePerTask,
@@ -248,35 +250,99 @@ def memory() -> Iterator[MemoryBroker]:
     MemoryBroker.forget(name)
 
 
-async def test_the_broker_is_not_polled(
-    memory: MemoryBroker, keep_results: bool, task_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def stop(memory: MemoryBroker, backend: AMQPResultBackend[Any]) -> None:
+    memory.stop()
+    await eventually(lambda: not backend._reader.stats()["connected"])
+
+
+async def test_the_broker_is_not_polled(memory: MemoryBroker, keep_results: bool, task_id: str) -> None:
     """A broker that is gone is not missed by who asks again; and who asked is told when it is back."""
-    monkeypatch.setattr("aioresults.contrib.taskiq.TAKE_TIMEOUT", 0.05)
     backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results, rpc_timeout=0.5)
-
-    async def stop() -> None:
-        memory.stop()
-        await eventually(lambda: not backend._reader.stats()["connected"])
-
     await backend.startup()
     try:
         assert not await backend.is_result_ready(task_id)
-        await stop()
+        await stop(memory, backend)
         for _ in range(100):
             assert not await backend.is_result_ready(task_id)
+        assert not await backend.is_result_ready(f"{task_id}-")  # nobody knows
         memory.start()
+        await backend.set_result(f"{task_id}-", result_of())
+        await eventually(lambda: backend.is_result_ready(f"{task_id}-"))
         await backend.set_result(task_id, result_of())
         await eventually(lambda: backend.is_result_ready(task_id))
-        await stop()
+        await stop(memory, backend)
         for _ in range(100):
             assert await backend.is_result_ready(task_id)
-        getting = asyncio.create_task(backend.get_result(task_id))
-        await asyncio.sleep(0.1)  # more than the result is given to come back into its queue
+        assert (await backend.get_result(task_id)).return_value == 11
         memory.start()
-        assert (await getting).return_value == 11
     finally:
         await backend.shutdown()
+
+
+async def test_a_result_that_nobody_got_at_once_is_let_go(
+    memory: MemoryBroker, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioresults.contrib.taskiq.result_backend.HOLD", 0.01)
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False, rpc_timeout=0.5)
+    await backend.startup()
+    assert not await backend.is_result_ready(task_id)
+    await backend.set_result(task_id, result_of())
+    await eventually(lambda: backend.is_result_ready(task_id))
+    await eventually(lambda: [queue.ready for queue in memory.queues()] == [1])
+    await stop(memory, backend)
+    assert not await backend.is_result_ready(task_id)  # it cannot be got now
+    getting = asyncio.create_task(backend.get_result(task_id))
+    await asyncio.sleep(0)
+    memory.start()
+    assert (await getting).return_value == 11
+    await backend.shutdown()
+
+
+async def test_a_result_that_was_seen_outlasts_its_broker(memory: MemoryBroker, task_id: str) -> None:
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False, rpc_timeout=0.1)
+    await backend.startup()
+    await backend.set_result(task_id, result_of())
+    assert await backend.is_result_ready(task_id)
+    await stop(memory, backend)
+    getting = asyncio.create_task(backend.get_result(task_id))
+    await asyncio.sleep(0.2)  # more than the broker is given to answer
+    memory.start()
+    assert (await getting).return_value == 11
+    await backend.shutdown()
+
+
+async def test_a_broker_that_is_away_when_somebody_first_asks(
+    memory: MemoryBroker, keep_results: bool, task_id: str
+) -> None:
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results, connect_timeout=0.1)
+    await backend.startup()
+    memory.stop()
+    assert not await backend.is_result_ready(task_id)
+    with pytest.raises(ResultGetError) as caught:
+        await backend.get_result(task_id)
+    assert isinstance(caught.value.__cause__, BrokerUnavailable)
+    memory.refuse("no")
+    memory.start()
+    with pytest.raises(ResultIsReadyError) as refused:
+        await backend.is_result_ready(task_id)
+    assert isinstance(refused.value.__cause__, BrokerRefused)
+    memory.refuse(None)
+    await backend.set_result(task_id, result_of())
+    await eventually(lambda: backend.is_result_ready(task_id))
+    await backend.shutdown()
+
+
+async def test_results_that_were_there_before_are_got_at_once(memory: MemoryBroker, keep_results: bool) -> None:
+    """However many they are: none is missing because the broker is busy with the others."""
+    worker: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
+    client: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
+    ids = [secrets.token_hex(16) for _ in range(300)]
+    await asyncio.gather(*(worker.set_result(each, result_of(each)) for each in ids))
+    results = await asyncio.gather(*(AsyncTaskiqTask(each, client).wait_result(timeout=20) for each in ids))
+    assert [result.return_value for result in results] == ids
+    assert client._reader.stats()["received"] == (len(ids) if keep_results else 0)  # looked at, and no consumer made
+    await client.shutdown()
+    await worker.shutdown()
 
 
 async def test_used_without_a_startup(memory: MemoryBroker, keep_results: bool, task_id: str) -> None:
@@ -310,7 +376,7 @@ def test_started_again_in_another_loop(memory: MemoryBroker, keep_results: bool,
 async def test_nobody_is_told_for_ever(
     memory: MemoryBroker, keep_results: bool, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioresults.contrib.taskiq.LEASE", 0.05)
+    monkeypatch.setattr("aioresults.contrib.taskiq.watch.LEASE", 0.05)
     worker: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
     backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
     await worker.startup()

@@ -1,28 +1,12 @@
-"""A result backend for taskiq over RabbitMQ (``aioresults[taskiq]``).
-
-::
-
-    broker = AioPikaBroker(URL).with_result_backend(AMQPResultBackend(URL))
-
-Results are kept in a stream that every process may read again and again; with ``keep_results=False`` each is in a
-queue of its own, and gone when it was read. A return value is what any other ``AMQPBackend`` reads as the result of
-the task, too, and an error its failure; what only taskiq knows travels beside it.
-
-taskiq waits by asking ``is_result_ready`` again and again. Here that asks the broker once at most: afterwards this
-process is told, and a broker that is away meanwhile ends no wait.
-
-A value that cannot be written, or is too large, is stored as the failure of its task: who waits is told.
-"""
+"""The result backend, as taskiq calls it."""
 
 from __future__ import annotations
 
-import asyncio
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 from taskiq import AsyncResultBackend, TaskiqResult
@@ -31,8 +15,9 @@ from taskiq.exceptions import ResultBackendError, ResultGetError, ResultIsReadyE
 
 from aioresults import (
     AioResultsError,
-    AMQPBackend,
     BackendClosed,
+    BrokerRefused,
+    BrokerUnavailable,
     EncodeError,
     QueuePerTask,
     ResultMeta,
@@ -41,18 +26,15 @@ from aioresults import (
     ResultTooLarge,
     states,
 )
+from aioresults.contrib.taskiq.recent import Recent
+from aioresults.contrib.taskiq.watch import HOLD, Reader, Watch
 
 _Return = TypeVar("_Return")
-_Value = TypeVar("_Value")
 
 #: The state of a progress report. Not the one that the user gives: his SUCCESS is not the end of a task.
 PROGRESS: Final = "PROGRESS"
-#: Seconds that this process stays told of a task that nobody asks for any more.
-LEASE: Final = 60.0
-#: Seconds to wait for a result that is on its way back into its queue.
-TAKE_TIMEOUT: Final = 5.0
-#: Tasks whose last progress, or whose end, is remembered.
-REMEMBERED: Final = 10_000
+#: Seconds to wait for a result that was here, and is on its way back into its queue or away with the broker.
+TAKE_TIMEOUT: Final = 30.0
 
 
 class ResultIsMissingError(ResultGetError):
@@ -60,65 +42,6 @@ class ResultIsMissingError(ResultGetError):
 
     __template__ = "There is no result of task {task_id}"
     task_id: str
-
-
-class _Recent(Generic[_Value]):
-    """What was kept last, up to ``REMEMBERED``."""
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[str, _Value] = OrderedDict()
-
-    def __contains__(self, task_id: str) -> bool:
-        return task_id in self._values
-
-    def get(self, task_id: str) -> _Value | None:
-        return self._values.get(task_id)
-
-    def put(self, task_id: str, value: _Value) -> None:
-        self._values[task_id] = value
-        self._values.move_to_end(task_id)
-        if len(self._values) > REMEMBERED:
-            self._values.popitem(last=False)
-
-    def pop(self, task_id: str) -> _Value | None:
-        return self._values.pop(task_id, None)
-
-
-class _Ended(Exception):
-    """Ends a wait, which has then taken nothing."""
-
-
-class _Watch:
-    """Waits for the end of one task without taking its result, until nobody has asked for ``LEASE`` seconds.
-
-    Args:
-        told: is told of every report, and raises ``_Ended`` at the ready one.
-    """
-
-    def __init__(self, reader: AMQPBackend, task_id: str, told: Callable[[ResultMeta], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.renew()
-        self.task = asyncio.create_task(self._run(reader, task_id, told))
-
-    def renew(self) -> None:
-        """Somebody asks."""
-        self._until = self._loop.time() + LEASE
-
-    async def stop(self) -> None:
-        """Wait no longer."""
-        self.task.cancel()
-        await asyncio.wait([self.task])
-
-    async def _run(self, reader: AMQPBackend, task_id: str, told: Callable[[ResultMeta], None]) -> None:
-        while (left := self._until - self._loop.time()) > 0:
-            try:
-                await reader.get_many([task_id], left, on_message=told)
-            except _Ended:
-                return
-            except ResultTimeout:
-                continue  # or not, if nobody has asked meanwhile
-            except AioResultsError:
-                return  # forgotten, say: who asks next looks again
 
 
 class AMQPResultBackend(AsyncResultBackend[_Return]):
@@ -149,17 +72,17 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         stream: ResultStream = ResultStream("aioresults.taskiq"),  # noqa: B008  # frozen
         **options: Any,
     ) -> None:
-        routing = stream if keep_results else QueuePerTask()
         self._keep_results = keep_results
-        self._make = partial(AMQPBackend, url, routing=routing, expires=result_ex_time, **options)
+        routing = stream if keep_results else QueuePerTask()
+        self._make = partial(Reader, url, routing=routing, expires=result_ex_time, **options)
         self._new()
         #: The last progress that was set here, of tasks that have not ended.
-        self._progress: _Recent[dict[str, Any]] = _Recent()
+        self._progress: Recent[dict[str, Any]] = Recent()
         #: The last progress that came here of tasks with a queue of their own, where it is no more.
-        self._seen: _Recent[dict[str, Any]] = _Recent()
-        #: Those with a queue of their own that this process was told have ended.
-        self._ended: _Recent[bool] = _Recent()
-        self._watches: dict[str, _Watch] = {}
+        self._seen: Recent[dict[str, Any]] = Recent()
+        #: Those with a queue of their own that have ended: whether their results were here, or only looked at.
+        self._ended: Recent[bool] = Recent()
+        self._watches: dict[str, Watch] = {}
         self._is_shut_down = False
 
     def _new(self) -> None:
@@ -176,7 +99,7 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         """Store what is on its way, and disconnect; ``startup`` may follow, in another event loop as well."""
         self._is_shut_down = True
         for watch in tuple(self._watches.values()):
-            await watch.stop()
+            watch.end()
         await self._reader.close()
         await self._store.close()
         self._new()
@@ -239,19 +162,28 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
             return TaskiqResult[_Return].model_validate(record)
 
     async def is_result_ready(self, task_id: str) -> bool:
-        """Whether a task has ended. Takes nothing, and asks the broker once at most, however often it is called."""
+        """Whether there is a result to be got. Takes nothing, and asks the broker once at most.
+
+        While the broker is away that is what is known here; False when nothing is, and for a result that is in a queue.
+        """
         with _as(ResultIsReadyError):
-            reader = await self._opened(self._reader)
-            if task_id in self._ended:
-                return True
             if (watch := self._watches.get(task_id)) is not None:
                 watch.renew()
-                return False
-            if (await reader.get_task_meta(task_id)).is_ready:
-                self._end(task_id)
-                return True
-            self._watch(reader, task_id)
-            return False
+                return watch.is_ready
+            try:
+                reader = await self._opened(self._reader)
+                if task_id in self._ended:
+                    return bool(reader.stats()["connected"])
+                ready = (await reader.get_task_meta(task_id)).is_ready
+            except BrokerRefused:
+                raise
+            except BrokerUnavailable:
+                ready = False  # as far as is known
+            if not ready:
+                self._watch(task_id)
+            elif not self._keep_results:
+                self._ended.put(task_id, False)
+            return ready
 
     async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
         """Return how far a task is, or was before its end; None when it never said."""
@@ -264,23 +196,22 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
                 record = self._seen.get(task_id)
             return None if record is None else TaskProgress[Any].model_validate(record)
 
-    def _watch(self, reader: AMQPBackend, task_id: str) -> None:
-        if task_id not in self._watches:  # another call may have come first while this one looked
-            watch = self._watches[task_id] = _Watch(reader, task_id, self._told)
-            watch.task.add_done_callback(lambda _: self._watches.pop(task_id))
+    def _watch(self, task_id: str) -> None:
+        # Another call may have come first while this one looked; and nothing is open while the broker was never there.
+        if task_id not in self._watches and self._reader.stats()["open"]:
+            hold = 0 if self._keep_results else HOLD
+            self._watches[task_id] = Watch(self._reader, task_id, hold, self._watch_ended)
 
-    def _told(self, meta: ResultMeta) -> None:
-        if meta.is_ready:
-            self._end(meta.task_id)
-            raise _Ended
-        if meta.status == PROGRESS and not self._keep_results:
-            self._seen.put(meta.task_id, meta.result)
+    def _watch_ended(self, watch: Watch) -> None:
+        self._watches.pop(watch.task_id, None)
+        if self._keep_results or watch.latest is None:
+            return
+        if watch.is_ready:
+            self._ended.put(watch.task_id, True)
+        elif watch.latest.status == PROGRESS:
+            self._seen.put(watch.task_id, watch.latest.result)
 
-    def _end(self, task_id: str) -> None:
-        if not self._keep_results:  # what a stream holds is asked of no broker
-            self._ended.put(task_id, True)
-
-    async def _opened(self, backend: AMQPBackend) -> AMQPBackend:
+    async def _opened(self, backend: Reader) -> Reader:
         if self._is_shut_down:
             raise BackendClosed("the result backend is shut down")
         if not backend.stats()["open"]:
@@ -292,14 +223,29 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         if self._keep_results:
             meta = await reader.get_task_meta(task_id)
             return meta if meta.is_ready else None
-        # What a watch has let go a moment ago may not be back in its queue; nor is it while the broker is away.
-        told = self._ended.pop(task_id)
-        while True:
+        taken = await self._take(reader, task_id)
+        if taken is not None and (watch := self._watches.get(task_id)) is not None:
+            watch.latest = None
+            watch.end()
+        return taken
+
+    async def _take(self, reader: Reader, task_id: str) -> ResultMeta | None:
+        was_here = self._ended.pop(task_id)
+        if not was_here:
             try:
-                return await reader.consume(task_id, TAKE_TIMEOUT if told else 0)
+                return await reader.consume(task_id, 0)
             except ResultTimeout:
-                if not told or not (await reader.get_task_meta(task_id)).is_ready:
-                    return None
+                return None
+            except BrokerUnavailable:
+                if was_here is None:
+                    raise
+        try:
+            return await reader.consume(task_id, TAKE_TIMEOUT)
+        except ResultTimeout:
+            stats = reader.stats()
+            if stats["connected"]:
+                return None
+            raise BrokerUnavailable(f"no connection to {reader.as_uri()}: {stats['last_error']}") from None
 
 
 def _dump(model: BaseModel) -> dict[str, Any]:

@@ -42,9 +42,11 @@ class Process:
         return self._popen.poll()
 
     def signal(self, signum: signal.Signals) -> None:
-        """Send a signal to the whole group, if the command still runs."""
+        """Send a signal to the whole group, if the command still runs. After SIGSTOP it stands still on return."""
         if self.running:
             os.killpg(self.pid, signum)
+            if signum == signal.SIGSTOP:  # which takes its time: threads on other processors go on for a moment
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def stop(self, timeout: float = 30.0) -> None:
         """Ask the command to end (SIGTERM) and wait for it, at most `timeout` seconds; then `kill`. Idempotent."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aioresults import AioResultsError, AMQPBackend, ResultMeta
-from aioresults.waiters import Listener
+from aioresults.waiters import Waiting
 
 #: Seconds that this process stays told of a task that nobody asks for any more.
 LEASE: Final = 60.0
@@ -18,12 +18,12 @@ HOLD: Final = 2.0
 class Reader(AMQPBackend):
     """A backend that tells of tasks for which no call waits."""
 
-    def listen(self, task_id: str, listener: Listener) -> None:
+    def listen(self, task_id: str, listener: Waiting) -> None:
         """Have ``listener`` told of every report, from now on."""
         self._lifetime.check_reads()
         self._waiters.join(task_id, listener)
 
-    def leave(self, task_id: str, listener: Listener) -> None:
+    def leave(self, task_id: str, listener: Waiting) -> None:
         """End it. What came and was not taken returns to its queue."""
         self._waiters.leave(task_id, listener)
 
@@ -76,6 +76,11 @@ class Watch:
         self.latest = meta
         if meta.is_ready:
             self._end_in(self._hold)
+
+    def on_history(self, reports: Sequence[ResultMeta]) -> None:
+        """Note the last one, which counts."""
+        for meta in reports:
+            self.on_report(meta)
 
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         """Forgotten, say: who asks next looks again."""

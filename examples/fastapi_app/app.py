@@ -19,7 +19,7 @@ from fastapi import FastAPI, HTTPException, Query, Request, status
 from fastapi.staticfiles import StaticFiles
 
 from aioresults import AMQPBackend, Producer
-from aioresults.contrib.fastapi import ERRORS, Accepted, Results, health_router, lifespan, router
+from aioresults.contrib.fastapi import ERRORS, Accepted, Results, health_router, lifespan, router, status_url
 from examples.fastapi_app.tasks import KEPT, MAX_FILE, RESULTS, TASKS, url_of_broker
 from examples.fastapi_app.worker import work
 
@@ -58,7 +58,7 @@ async def take_file(request: Request, results: Results, name: Annotated[str, Que
         )
     finally:
         await channel.close()
-    return Accepted(task_id=task_id, status_url=f"/tasks/{task_id}")
+    return Accepted(task_id=task_id, status_url=status_url(request, task_id))
 
 
 async def body_of(request: Request) -> bytes:

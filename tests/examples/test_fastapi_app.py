@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -20,7 +20,6 @@ from tests.eventually import eventually
 
 CHECKOUT = Path(__file__).parents[2]
 SCREENSHOTS = CHECKOUT / "build" / "screenshots"
-TOO_LARGE = HTTPStatus(413).phrase  # Python's own word for it has changed
 POEM = "the sea, the sea and the long grey shore\n" * 400
 
 
@@ -57,19 +56,22 @@ async def url(broker_url: str, tmp_path: Path) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def page() -> AsyncIterator[Page]:
+def problems() -> list[str]:
+    """What the console of the browser says."""
+    return []
+
+
+@pytest.fixture
+async def page(problems: list[str]) -> AsyncIterator[Page]:
     path = shutil.which("chromium")
     assert path is not None, "there is no chromium: .ci/setup chromium"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = await browser.new_page(viewport={"width": 1100, "height": 900}, reduced_motion="reduce")
-        problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         yield page
         await browser.close()
-        # The last is the file that was too large.
-        assert problems == [f"Failed to load resource: the server responded with a status of 413 ({TOO_LARGE})"]
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ async def screenshot(page: Page, name: str) -> None:
     await page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
-async def test_the_page(url: str, page: Page, files: Path, broker_url: str) -> None:
+async def test_the_page(url: str, page: Page, files: Path, broker_url: str, problems: list[str]) -> None:
     where = broker_url.partition(":")[0]
     choosers: asyncio.Queue[FileChooser] = asyncio.Queue()
     page.on("filechooser", choosers.put_nowait)  # long before it is opened: only from then on it is caught
@@ -155,6 +157,52 @@ async def test_the_page(url: str, page: Page, files: Path, broker_url: str) -> N
     )
     await expect(page.locator("#summary")).to_have_text("2 files · 1 done · 1 failed")
     await expect(page.locator(".error:visible")).to_have_text("this is larger than 2 MiB")
+    await page.reload()
+    await expect(page.locator("#summary")).to_have_text("2 files · 1 done · 1 failed")
+    async with httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post("/files", params={"name": "large.txt"}, content=b"x" * 3 * 2**20)
+        assert (answer.status_code, answer.json()["detail"]) == (413, "this is larger than 2 MiB")
+    assert problems == []
+
+
+def worker_of(server: Process) -> int:
+    """Return the process of its worker."""
+    return int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()[0])
+
+
+async def test_what_happens_to_the_service_meanwhile(
+    amqp_url: str, tmp_path: Path, page: Page, problems: list[str]
+) -> None:
+    """Its worker is killed, and then it is stopped and started: the page loses nothing, and says so."""
+    [port] = free_ports(1)
+    url, log = f"http://127.0.0.1:{port}", tmp_path / "log"
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(12):
+        (texts / f"poem {number}.txt").write_text(f"{number}\n{POEM}")
+
+    def web() -> AbstractContextManager[Process]:
+        return running(["-m", "examples.fastapi_app"], log, AMQP_URL=amqp_url, PORT=str(port))
+
+    working, done = page.locator(".task[data-state=working]"), page.locator(".task[data-state=done]")
+    away = page.get_by_text("The service cannot be reached")
+    with web() as server:
+        await healthy(url, server, log)
+        await page.goto(url)
+        await page.locator("#folder").set_input_files(texts)
+        await expect(working.first).to_be_visible()
+        killed = worker_of(server)
+        os.kill(killed, signal.SIGKILL)
+        await expect(done.first).to_be_visible(timeout=20_000)
+        assert worker_of(server) != killed
+        await expect(working.first).to_be_visible()
+    await page.locator("#files").set_input_files(texts / "poem 0.txt")
+    await expect(away).to_be_visible()
+    with web() as server:
+        await healthy(url, server, log)
+        await expect(page.locator("#summary")).to_have_text("13 files · 13 done", timeout=30_000)
+        await expect(away).to_be_hidden()
+    assert all("Failed to load resource: net::" in each for each in problems), problems
 
 
 async def test_any_of_several_server_processes_answers_for_any_task(amqp_url: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from aioresults.contrib.fastapi.dependencies import Results, Settings, get_backe
 from aioresults.contrib.fastapi.errors import ERRORS
 from aioresults.contrib.fastapi.models import Accepted, ErrorResponse, Health, Problem, TaskStatus
 from aioresults.contrib.fastapi.router import health_router, router
-from aioresults.contrib.fastapi.waiting import ACCEPTED, wait_or_202
+from aioresults.contrib.fastapi.waiting import ACCEPTED, status_url, wait_or_202
 
 __all__ = [
     "ACCEPTED",
@@ -36,5 +36,6 @@ __all__ = [
     "health_router",
     "lifespan",
     "router",
+    "status_url",
     "wait_or_202",
 ]

@@ -73,7 +73,11 @@ def knows_all(results: AMQPBackend) -> bool:
 
 
 def status_url(request: Request, task_id: str) -> str:
-    """Return the path at which this application tells the status of a task."""
+    """Return the path at which this application tells the status of a task.
+
+    Raises:
+        ConfigurationError: ``router`` is not included, or the id cannot be part of a URL.
+    """
     if "/" in task_id or task_id in (".", ".."):
         raise ConfigurationError(f"task id {task_id!r} cannot be part of a URL: it has a slash, or is a dot or two")
     try:

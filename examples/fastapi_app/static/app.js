@@ -3,18 +3,25 @@
 // A browser opens six connections to a server at most, and an event stream holds one of them as long as it lasts.
 // So no more than four tasks are listened to at a time, the oldest first: those are the ones that are worked on.
 const STREAMS = 4;
+const LARGEST = 2 * 2 ** 20; // bytes; of more, the service takes none
+const RETRY = 2000; // milliseconds until a service that is away is asked again
 const KEY = "files and figures";
 const $ = (selector, root = document) => root.querySelector(selector);
 const counts = new Intl.NumberFormat();
+const pause = () => new Promise((done) => setTimeout(done, RETRY));
 
 const tasks = []; // {id, name, state, card}, in the order they were added; id is null until the service took it
 const waiting = []; // those to be listened to
 let listening = 0;
 
-// --- the list, kept in the browser: what became of the tasks, the service knows
+// --- the list, kept in the browser: what became of the tasks, the service knows; what it did not take, only the browser
 
-function save() {
-  localStorage.setItem(KEY, JSON.stringify(tasks.filter((task) => task.id).map(({ id, name }) => ({ id, name }))));
+function kept() {
+  return JSON.parse(localStorage.getItem(KEY) ?? "[]");
+}
+
+function keep(entry) { // beside what another window has added
+  localStorage.setItem(KEY, JSON.stringify([...kept(), entry]));
 }
 
 function add(name, id = null) {
@@ -40,7 +47,7 @@ function summarize() {
   const count = (state) => tasks.filter((task) => task.state === state).length;
   const parts = [`${tasks.length} ${tasks.length === 1 ? "file" : "files"}`];
   for (const [state, label] of [["working", "in work"], ["done", "done"], ["failed", "failed"]]) {
-    if (count(state)) parts.push(`${count(state)} ${label}`);
+    if (count(state)) parts.push(`${count(state)}\u00a0${label}`); // not to be broken there
   }
   $("#summary").textContent = parts.join(" · ");
   $("#list").hidden = !tasks.length;
@@ -74,6 +81,10 @@ function report(task, { status, ready, result, error }) {
   }
 }
 
+function away(is) {
+  $("#away").hidden = !is;
+}
+
 // --- listening
 
 function listen(task) {
@@ -85,14 +96,26 @@ function follow(task) {
   listening += 1;
   const events = new EventSource(`tasks/${task.id}/events`);
   const leave = () => { events.close(); listening -= 1; listen(); };
+  events.onopen = () => away(false);
   events.onmessage = ({ data }) => {
     const status = JSON.parse(data);
     report(task, status);
     if (status.ready) leave();
   };
   events.addEventListener("problem", ({ data }) => { fail(task, JSON.parse(data).message); leave(); });
-  events.onerror = () => { // a lost connection is opened again by the browser; a refusal is not
-    if (events.readyState === EventSource.CLOSED) { fail(task, "the service knows nothing of it any more"); leave(); }
+  events.onerror = async () => {
+    if (events.readyState !== EventSource.CLOSED) return away(true); // a lost connection is opened again by the browser
+    const answer = await fetch(`tasks/${task.id}`).catch(() => null); // but not one that was refused: why?
+    const known = answer?.ok ? await answer.json() : null;
+    const unknown = answer?.status === 404;
+    away(!known && !unknown);
+    if (unknown) fail(task, "the service knows nothing of it any more");
+    else if (known?.ready) report(task, known);
+    else {
+      await pause();
+      waiting.unshift(task);
+    }
+    leave();
   };
 }
 
@@ -105,17 +128,33 @@ async function send(files) {
   sending += added.length;
   for (const [file, task] of added) {
     try {
-      const answer = await fetch(`files?name=${encodeURIComponent(task.name)}`, { method: "POST", body: file });
-      const body = await answer.json();
-      if (!answer.ok) throw new Error(body.detail.message ?? body.detail);
-      task.id = body.task_id;
-      save();
+      task.id = await post(file, task.name);
+      keep({ id: task.id, name: task.name });
+      show(task, "queued", "waiting");
       listen(task);
     } catch (error) {
       fail(task, error.message);
+      keep({ name: task.name, error: error.message });
     }
     sending -= 1;
   }
+}
+
+async function post(file, name) {
+  if (file.size > LARGEST) throw new Error(`this is larger than ${LARGEST / 2 ** 20} MiB`);
+  const body = await file.arrayBuffer(); // that it cannot be read is not the fault of the service
+  for (;;) {
+    const answer = await fetch(`files?name=${encodeURIComponent(name)}`, { method: "POST", body }).catch(() => null);
+    away(!answer || answer.status === 503);
+    if (answer?.ok) return (await answer.json()).task_id;
+    if (answer && answer.status !== 503) throw new Error(await why(answer));
+    await pause();
+  }
+}
+
+async function why(answer) {
+  const { detail } = await answer.json().catch(() => ({ detail: answer.statusText || `status ${answer.status}` }));
+  return detail.message ?? detail[0]?.msg ?? detail;
 }
 
 async function* filesIn(entry, path = "") {
@@ -148,15 +187,23 @@ for (const [button, input] of [["#choose-files", "#files"], ["#choose-folder", "
     target.value = "";
   });
 }
-const drop = $("#drop");
+// Files may be dropped anywhere: beside the frame, the browser would leave the page for the file.
 for (const type of ["dragenter", "dragover"]) {
-  drop.addEventListener(type, (event) => { event.preventDefault(); drop.classList.add("over"); });
+  addEventListener(type, (event) => { event.preventDefault(); $("#drop").classList.add("over"); });
 }
-for (const type of ["dragleave", "drop"]) drop.addEventListener(type, () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => { event.preventDefault(); dropped(event.dataTransfer); });
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("#drop").classList.remove("over"); });
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("#drop").classList.remove("over");
+  dropped(event.dataTransfer);
+});
 $("#clear").addEventListener("click", () => { localStorage.removeItem(KEY); location.reload(); });
 
 // What was not sent would be lost with the page.
 addEventListener("beforeunload", (event) => { if (sending) event.preventDefault(); });
 
-for (const { id, name } of JSON.parse(localStorage.getItem(KEY) ?? "[]")) listen(add(name, id));
+for (const { id, name, error } of kept()) {
+  const task = add(name, id);
+  if (error) fail(task, error);
+  else listen(task);
+}

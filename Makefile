@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# Processes of `make test`. The tests wait more than they work, so three suit two cores; 0 is none but pytest itself.
+JOBS ?= 3
 
 .PHONY: help demo web test check bench chaos soak clean
 .SILENT:
@@ -19,7 +21,7 @@ web: $(READY) ## the example service and its page, at http://127.0.0.1:8000/: ma
 test: $(READY) ## the test suite, on a private RabbitMQ node or on AIORESULTS_TEST_URL: make test ARGS="-k name"
 	.ci/setup rabbitmq
 	.ci/setup chromium
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## lint, formatting, types, layers
 	$(BIN)/ruff check .

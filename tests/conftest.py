@@ -21,10 +21,24 @@ from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from aioresults.contrib.rabbitmq import ExistingBroker, RabbitMQNode, broker_for_tests
 from tests.nodes import BROKERCTL, Node, one_node
 from tests.proxy import Proxy
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """Which tests the processes of `make test` take at once: a file of them, or all that stops and kills brokers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "brokers" if file.startswith(("tests/adversity/", "tests/chaos/")) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> ByFile:
+    return ByFile(config)
 
 
 @pytest.fixture(scope="session")

@@ -119,12 +119,14 @@ class TestChannelPool:
         assert monotonic() - began < 1  # not ten times the limit
         assert (await pool.run(lambda channel: channel.queue_declare("after"))).queue == "after"
 
-    async def test_others_wait_on_while_some_are_answered(self, pool: ChannelPool) -> None:
+    async def test_others_wait_on_while_some_are_answered(self, broker: MemoryBroker) -> None:
+        pool = ChannelPool(await broker.connect(), 1, size=3)
+
         async def hang(channel: Channel) -> None:
             await asyncio.Event().wait()
 
         async def work(channel: Channel) -> None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)  # so that the last one waits for longer than a second
 
         outcomes = await asyncio.gather(pool.run(hang), *(pool.run(work) for _ in range(60)), return_exceptions=True)
         assert isinstance(outcomes[0], BrokerUnavailable)

@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.testclient import TestClient
 from httpx_sse import ServerSentEvent, aconnect_sse
+from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from aioresults import AMQPBackend, ConfigurationError, QueuePerTask, ReplyQueue, ResultStream
@@ -308,6 +309,22 @@ class TestEvents:
 
     async def test_an_id_that_cannot_be_one(self, client: httpx.AsyncClient) -> None:
         assert (await client.get(f"/tasks/{'x' * 300}/events")).status_code == 404
+
+
+async def test_a_client_that_goes_while_its_socket_is_closed(app: FastAPI, amqp_results: AMQPBackend) -> None:
+    await amqp_results.store_result("task", 42)
+    messages: asyncio.Queue[Message] = asyncio.Queue()
+    messages.put_nowait({"type": "websocket.connect"})
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+        if sent[-1] == "websocket.close":
+            raise OSError("gone")  # as uvicorn does
+
+    scope = {"type": "websocket", "path": "/tasks/task/events", "headers": [], "query_string": b"", "subprotocols": []}
+    await app(scope, messages.get, send)
+    assert sent == ["websocket.accept", "websocket.send", "websocket.close"]
 
 
 @pytest.fixture

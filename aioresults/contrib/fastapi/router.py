@@ -14,7 +14,7 @@ An id that the routing cannot hold (too long, say) is unknown to all of them: 40
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Any
 
 import anyio
@@ -100,7 +100,8 @@ async def task_socket(
             reason = type(error).__name__ if what is None else Problem.model_validate(what.detail).message
         group.cancel_scope.cancel()
     if code is not None and websocket.client_state is not WebSocketState.DISCONNECTED:
-        await websocket.close(code, _close_reason(reason))
+        with suppress(WebSocketDisconnect):  # at this moment
+            await websocket.close(code, _close_reason(reason))
 
 
 async def _send(websocket: WebSocket, report: TaskStatus, timeout: float) -> None:

@@ -35,4 +35,5 @@ async def main() -> None:
         await asyncio.Future()  # until interrupted
 
 
-asyncio.run(main())
+with suppress(KeyboardInterrupt):
+    asyncio.run(main())

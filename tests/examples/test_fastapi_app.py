@@ -194,8 +194,12 @@ async def test_what_happens_to_the_service_meanwhile(
         killed = worker_of(server)
         os.kill(killed, signal.SIGKILL)
         await expect(done.first).to_be_visible(timeout=20_000)
-        assert worker_of(server) != killed
+        assert (worker := worker_of(server)) != killed
         await expect(working.first).to_be_visible()
+        os.kill(server.pid, signal.SIGTERM)
+        await eventually(lambda: not server.running)
+        assert server.returncode == 0
+        assert not Path(f"/proc/{worker}").exists()
     await page.locator("#files").set_input_files(texts / "poem 0.txt")
     await expect(away).to_be_visible()
     with web() as server:

@@ -1,44 +1,48 @@
-"""The reports that were kept or used last, by task id: bounded by count."""
+"""What was kept or used last, by task id: bounded by count."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Generic, TypeVar
 
-from aioresults.kept import Kept, Packed
+V = TypeVar("V")
 
 
-class Recent:
-    """The last ``limit`` reports that were kept or used, by task id."""
+class Recent(Generic[V]):
+    """The last ``limit`` values that were kept or used."""
 
-    __slots__ = ("_kept", "_limit")
+    __slots__ = ("_limit", "_values")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: OrderedDict[str, Packed] = OrderedDict()
+        self._values: OrderedDict[str, V] = OrderedDict()
 
     def __len__(self) -> int:
         """How many are kept."""
-        return len(self._kept)
+        return len(self._values)
 
-    def get(self, task_id: str) -> Kept | None:
-        """Return the report of a task, which is used by that, or None."""
-        packed = self._kept.get(task_id)
-        if packed is None:
-            return None
-        self._kept.move_to_end(task_id)
-        return Kept.unpack(packed)
+    def __contains__(self, task_id: str) -> bool:
+        """Whether there is one of this task; it is not used by that."""
+        return task_id in self._values
 
-    def keep(self, task_id: str, kept: Kept) -> None:
-        """Keep a report in place of what there was of its task; the least recently used goes for it."""
+    def get(self, task_id: str) -> V | None:
+        """Return the value of a task, which is used by that, or None."""
+        value = self._values.get(task_id)
+        if value is not None:
+            self._values.move_to_end(task_id)
+        return value
+
+    def keep(self, task_id: str, value: V) -> None:
+        """Keep a value in place of what there was of its task; the least recently used goes for it."""
         if not self._limit:
             return
-        before = len(self._kept)
-        self._kept[task_id] = kept.packed()
-        if len(self._kept) == before:
-            self._kept.move_to_end(task_id)
+        before = len(self._values)
+        self._values[task_id] = value
+        if len(self._values) == before:
+            self._values.move_to_end(task_id)
         elif before == self._limit:
-            self._kept.popitem(last=False)
+            self._values.popitem(last=False)
 
-    def drop(self, task_id: str) -> None:
-        """Drop the report of a task, if there is one."""
-        self._kept.pop(task_id, None)
+    def pop(self, task_id: str) -> V | None:
+        """Return the value of a task, or None, and keep it no longer."""
+        return self._values.pop(task_id, None)

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from aioresults import states
 from aioresults.errors import AioResultsError, DecodeError, ResultEvicted, ResultForgotten, ResultTimeout
-from aioresults.kept import Decode, Kept
+from aioresults.kept import Decode, Kept, Packed
 from aioresults.recent import Recent
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
@@ -131,8 +131,8 @@ class Waiters:
         self._decode = decode
         self._entries: dict[str, _Entry] = {}
         #: Results that were taken here, and what else was seen of tasks: not ready, or looked at and left where it is.
-        self._taken: Final = Recent(max_cached)
-        self._seen: Final = Recent(max_cached)
+        self._taken: Final[Recent[Packed]] = Recent(max_cached)
+        self._seen: Final[Recent[Packed]] = Recent(max_cached)
         #: Called with a task id when somebody starts to wait for it, and when the last one has left; the second
         #: argument then says whether anybody took the result. Must not call back.
         self.on_change: Callable[[str, bool], None] | None = None
@@ -199,7 +199,7 @@ class Waiters:
         if held is not None:
             return held
         # What is ready is still with the broker, or was taken: who joins now waits for it, or for a new one.
-        seen = self._seen.get(task_id)
+        seen = _unpacked(self._seen.get(task_id))
         return None if seen is None or seen.is_ready else seen
 
     def take(self, task_id: str, listener: Waiting) -> None:
@@ -280,7 +280,7 @@ class Waiters:
         """Keep a report that nobody waits for, if that is done here, and if it says more than what is known."""
         if self._unclaimed is None:
             return False
-        known = self._taken.get(task_id)
+        known = _unpacked(self._taken.get(task_id))
         if known is None:
             counts = self._unclaimed.put(task_id, kept)
         elif counts := states.supersedes(kept.status, known.status):
@@ -331,12 +331,12 @@ class Waiters:
         if entry is not None and entry.latest is not None:
             return entry.latest
         kept = None if self._unclaimed is None else self._unclaimed.get(task_id)
-        kept = kept or self._seen.get(task_id) or self._taken.get(task_id)
+        kept = kept or _unpacked(self._seen.get(task_id)) or _unpacked(self._taken.get(task_id))
         return None if kept is None else kept.read(self._decode)
 
     def ready(self, task_id: str) -> ResultMeta | None:
         """Return the ready report of ``task_id`` if it was taken in this process, or None."""
-        kept = self._taken.get(task_id)
+        kept = _unpacked(self._taken.get(task_id))
         return None if kept is None else kept.read(self._decode)
 
     def learn(self, meta: ResultMeta) -> ResultMeta:
@@ -350,19 +350,19 @@ class Waiters:
 
     def _remember(self, task_id: str, kept: Kept) -> None:
         """Keep a result that was taken."""
-        self._taken.keep(task_id, kept)
-        self._seen.drop(task_id)
+        self._taken.keep(task_id, kept.packed())
+        self._seen.pop(task_id)
 
     def _see(self, task_id: str, kept: Kept) -> None:
         """Keep a report that was not taken, unless it says less than the result that was."""
-        taken = self._taken.get(task_id)
+        taken = _unpacked(self._taken.get(task_id))
         if taken is None or states.supersedes(kept.status, taken.status):
-            self._seen.keep(task_id, kept)
+            self._seen.keep(task_id, kept.packed())
 
     def discard(self, task_id: str) -> None:
         """Drop the cached meta of ``task_id``; those who wait for it go on waiting."""
-        self._taken.drop(task_id)
-        self._seen.drop(task_id)
+        self._taken.pop(task_id)
+        self._seen.pop(task_id)
 
     def forget(self, task_id: str) -> None:
         """Drop all that is known of ``task_id``; those who wait for it get ``ResultForgotten``."""
@@ -373,3 +373,7 @@ class Waiters:
         if entry is not None:
             entry.latest = None
         self.fail(task_id, ResultForgotten(task_id))
+
+
+def _unpacked(packed: Packed | None) -> Kept | None:
+    return None if packed is None else Kept.unpack(packed)

@@ -26,8 +26,8 @@ from aioresults import (
     ResultTooLarge,
     states,
 )
-from aioresults.contrib.taskiq.recent import Recent
 from aioresults.contrib.taskiq.watch import HOLD, Reader, Watch
+from aioresults.recent import Recent
 
 _Return = TypeVar("_Return")
 
@@ -35,6 +35,8 @@ _Return = TypeVar("_Return")
 PROGRESS: Final = "PROGRESS"
 #: Seconds to wait for a result that was here, and is on its way back into its queue or away with the broker.
 TAKE_TIMEOUT: Final = 30.0
+#: Tasks of which this process remembers what it saw.
+REMEMBERED: Final = 10_000
 
 
 class ResultIsMissingError(ResultGetError):
@@ -77,11 +79,11 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         self._make = partial(Reader, url, routing=routing, expires=result_ex_time, **options)
         self._new()
         #: The last progress that was set here, of tasks that have not ended.
-        self._progress: Recent[dict[str, Any]] = Recent()
+        self._progress: Recent[dict[str, Any]] = Recent(REMEMBERED)
         #: The last progress that came here of tasks with a queue of their own, where it is no more.
-        self._seen: Recent[dict[str, Any]] = Recent()
+        self._seen: Recent[dict[str, Any]] = Recent(REMEMBERED)
         #: Those with a queue of their own that have ended: whether their results were here, or only looked at.
-        self._ended: Recent[bool] = Recent()
+        self._ended: Recent[bool] = Recent(REMEMBERED)
         self._watches: dict[str, Watch] = {}
         self._is_shut_down = False
 
@@ -139,7 +141,7 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         with _as(ResultSetError):
             record = _dump(progress)
             await (await self._opened(self._store)).store_result(task_id, record, PROGRESS)
-            self._progress.put(task_id, record)
+            self._progress.keep(task_id, record)
 
     # Reading
 
@@ -182,7 +184,7 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
             if not ready:
                 self._watch(task_id)
             elif not self._keep_results:
-                self._ended.put(task_id, False)
+                self._ended.keep(task_id, False)
             return ready
 
     async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
@@ -207,9 +209,9 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         if self._keep_results or watch.latest is None:
             return
         if watch.is_ready:
-            self._ended.put(watch.task_id, True)
+            self._ended.keep(watch.task_id, True)
         elif watch.latest.status == PROGRESS:
-            self._seen.put(watch.task_id, watch.latest.result)
+            self._seen.keep(watch.task_id, watch.latest.result)
 
     async def _opened(self, backend: Reader) -> Reader:
         if self._is_shut_down:

@@ -24,12 +24,14 @@ from aioresults.contrib.fastapi import (
     ACCEPTED,
     ERRORS,
     Results,
+    Settings,
     get_backend,
     health_router,
     lifespan,
     router,
     wait_or_202,
 )
+from aioresults.contrib.fastapi.dependencies import get_settings
 from aioresults.transport.memory import MemoryBroker
 from tests.eventually import eventually
 
@@ -509,9 +511,10 @@ class TestStream:
             assert answer.json()["detail"]["message"] == "there is no report of such a task"
 
     async def test_a_report_that_is_read_here_a_moment_after_it_was_stored_elsewhere(
-        self, client: httpx.AsyncClient, amqp_results: AMQPBackend
+        self, app: FastAPI, client: httpx.AsyncClient, amqp_results: AMQPBackend
     ) -> None:
         """As when one process answers 202 and another is asked at once."""
+        app.dependency_overrides[get_settings] = lambda: Settings(unknown_after=10)
         answer = asyncio.create_task(client.get("/tasks/task"))
         events = asyncio.create_task(first_events(client, "task"))
         await eventually(lambda: len(listeners(amqp_results, "task")) == 2)

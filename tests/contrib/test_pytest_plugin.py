@@ -180,6 +180,48 @@ def test_a_test_without_an_event_loop_is_told_what_to_do(pytester: pytest.Pytest
     result.stdout.fnmatch_lines(["*amqp_results needs an event loop: mark the test with @pytest.mark.anyio*"])
 
 
+def test_a_test_of_two_event_loops_is_told_what_to_do(pytester: pytest.Pytester) -> None:
+    suite = """
+    import pytest
+
+    @pytest.mark.anyio
+    async def test_both(amqp_results):
+        pass
+    """
+    result = run(pytester, suite, AUTO)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*set asyncio_mode to strict*"])
+
+
+def test_a_pytest_asyncio_that_is_too_old_harms_no_other_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 0.24 its fixtures could not be told their loop; nor was there the setting that says where tests run."""
+    old = """
+    import sys
+
+    def fixture(function=None, *, scope="function", name=None):
+        return function
+
+    def pytest_addoption(parser, pluginmanager):
+        sys.modules["pytest_asyncio"] = sys.modules[__name__]
+        pluginmanager.register(object(), "asyncio")
+    """
+    suite = """
+    def test_plain():
+        pass
+
+    def test_results(amqp_results):
+        pass
+    """
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.syspathinsert()
+    pytester.makepyfile(old=old, test_suite=suite)
+    result = pytester.runpytest_subprocess("-p", "old", "-p", "aioresults.contrib.pytest_plugin")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*install pytest-asyncio, 1.1 or newer*"])
+
+
 def test_another_library_than_asyncio_is_refused(pytester: pytest.Pytester) -> None:
     suite = """
     import pytest

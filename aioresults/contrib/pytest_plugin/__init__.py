@@ -31,13 +31,19 @@ if TYPE_CHECKING:
     from aioresults.contrib.rabbitmq import ExistingBroker, RabbitMQNode
     from aioresults.transport.memory import MemoryBroker
 
+#: The setting by which a pytest-asyncio is known whose fixtures can be told their loop.
+_ASYNCIO_TEST_LOOP = "asyncio_default_test_loop_scope"
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Add what only pytest-asyncio understands, where that is in use."""
-    if config.pluginmanager.has_plugin("asyncio"):
-        from aioresults.contrib.pytest_plugin import asyncio_fixtures
+    try:
+        config.getini(_ASYNCIO_TEST_LOOP)
+    except ValueError:
+        return  # not there, under whatever name, or too old
+    from aioresults.contrib.pytest_plugin import asyncio_fixtures
 
-        config.pluginmanager.register(asyncio_fixtures, "aioresults-asyncio")
+    config.pluginmanager.register(asyncio_fixtures, "aioresults-asyncio")
 
 
 @pytest.fixture
@@ -65,15 +71,22 @@ def amqp_results(request: pytest.FixtureRequest) -> AMQPBackend:
 
 def _fixture_for(request: pytest.FixtureRequest) -> str:
     """Return the fixture that opens a backend in the event loop of this test."""
+    mark = request.node.get_closest_marker("asyncio")
     if "anyio_backend" in request.fixturenames:
+        if mark is not None:
+            # pytest-asyncio marks every async test in its mode auto. It then runs the test, and anyio the fixtures.
+            pytest.fail(
+                "this test is of anyio and of pytest-asyncio, which have an event loop each: set asyncio_mode to "
+                "strict, or leave anyio's mark out",
+                pytrace=False,
+            )
         return "_amqp_results_anyio"
     if request.config.pluginmanager.has_plugin("aioresults-asyncio"):
-        mark = request.node.get_closest_marker("asyncio")
         scope = mark.kwargs.get("loop_scope") if mark is not None else None
-        return f"_amqp_results_{scope or request.config.getini('asyncio_default_test_loop_scope')}"
+        return f"_amqp_results_{scope or request.config.getini(_ASYNCIO_TEST_LOOP)}"
     pytest.fail(
-        "amqp_results needs an event loop: mark the test with @pytest.mark.anyio, or install pytest-asyncio and mark "
-        "it with @pytest.mark.asyncio",
+        "amqp_results needs an event loop: mark the test with @pytest.mark.anyio, or install pytest-asyncio, 1.1 or "
+        "newer, and mark it with @pytest.mark.asyncio",
         pytrace=False,
     )
 

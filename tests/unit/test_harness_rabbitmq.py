@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import aio_pika
 import pytest
 
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQMissing, RabbitMQNode, find_scripts
+from tests.eventually import eventually
 
 
 async def send(url: str, queue: str, body: bytes) -> None:
@@ -81,6 +85,17 @@ async def test_two_at_once_share_nothing(private_rabbitmq: RabbitMQNode) -> None
     assert not other.folder.exists()
     assert pid != private_rabbitmq.pid
     assert private_rabbitmq.answers()
+
+
+async def test_nothing_is_left_when_the_tests_are_killed() -> None:
+    code = (
+        "import os, signal; from aioresults.contrib.rabbitmq import RabbitMQNode; node = RabbitMQNode(); node.start(); "
+        "print(node.folder, node.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    folder, pid = killed.stdout.split()
+    await eventually(lambda: not Path(folder).exists() and not Path("/proc", pid).exists())
 
 
 def test_a_node_that_cannot_start_shows_its_log() -> None:

@@ -20,12 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aioresults.contrib.rabbitmq.process import Process
+from aioresults.contrib.rabbitmq.process import Guard, Process
 
 #: Where Debian keeps the real scripts; those on its PATH switch to the user `rabbitmq` and his folders.
 _DEBIAN = Path("/usr/lib/rabbitmq/bin")
 _FILES = 20_000  # RabbitMQ 4 breaks down near 1,000 unread queues at the usual limit of 1,024
 _START_TIMEOUT = 40.0  # seconds; 4 to 6 are usual
+# More than once, because the node may still write: it ends at the same moment.
+_DELETE = 'for _ in 1 2 3 4 5 6 7 8 9; do rm -rf -- "$1" 2>/dev/null && exit; sleep 0.2; done'
 
 
 class RabbitMQError(Exception):
@@ -39,6 +41,8 @@ class RabbitMQMissing(RabbitMQError):
 class RabbitMQNode:
     """One broker whose life is the test's to decide. Data outlives `stop`, `kill` and `restart`, and goes with `close`.
 
+    Neither process nor folder outlives the process that made it, however that ends.
+
     `with RabbitMQNode() as node:` starts and closes it. A node with a `peer` shares that one's epmd and cookie, which
     is what `node.ctl("join_cluster", peer.name)` needs; the peer is closed last.
     """
@@ -46,6 +50,7 @@ class RabbitMQNode:
     def __init__(self, *, peer: RabbitMQNode | None = None) -> None:
         self.scripts = find_scripts()
         self.folder = Path(tempfile.mkdtemp(prefix="aioresults-rabbitmq-"))
+        self._guard = Guard(_DELETE, str(self.folder))
         self._peer = peer
         self._token: str = peer._token if peer else f"aioresults-{secrets.token_hex(4)}"
         self._cookie: str = peer._cookie if peer else secrets.token_hex(16)
@@ -126,6 +131,7 @@ class RabbitMQNode:
         if self._epmd is not None:
             self._epmd.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._guard.end()
 
     def __enter__(self) -> Self:
         try:

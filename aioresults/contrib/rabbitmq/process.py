@@ -13,8 +13,26 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# The guard's stdin is a pipe that only the tests hold open: end of file means that they are gone.
-_GUARD = 'read -r _; kill -s KILL -- "-$1"'
+
+class Guard:
+    """Runs a shell command with one argument, `$1`, when this process dies without having ended the guard."""
+
+    def __init__(self, command: str, argument: str) -> None:
+        # Its stdin is a pipe that only this process holds open: end of file means that it is gone.
+        self._popen = subprocess.Popen(
+            ["/bin/sh", "-c", f"read -r _; {command}", "guard", argument], stdin=subprocess.PIPE, process_group=0
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was ended."""
+        return self._popen.poll() is not None
+
+    def end(self) -> None:
+        """Run nothing. Idempotent."""
+        if not self.is_over:
+            self._popen.kill()
+            self._popen.communicate()
 
 
 class Process:
@@ -27,9 +45,7 @@ class Process:
                 command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, process_group=0
             )
         self.pid = self._popen.pid
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "guard", str(self.pid)], stdin=subprocess.PIPE, process_group=0
-        )
+        self._guard = Guard('kill -s KILL -- "-$1"', str(self.pid))
 
     @property
     def running(self) -> bool:
@@ -58,10 +74,9 @@ class Process:
 
     def kill(self) -> None:
         """End the command and its group at once (SIGKILL). Idempotent."""
-        if self._guard.poll() is None:
+        if not self._guard.is_over:
             # Not only if the command runs: a member of its group may have outlived it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._popen.wait()
-            self._guard.kill()
-            self._guard.communicate()
+            self._guard.end()

@@ -32,6 +32,7 @@ from aioresults.messaging import Consumer, Message, Queue, declaring
 from aioresults.repeats import Repeats
 from aioresults.results import ResultMeta
 from aioresults.sessions import Session
+from aioresults.transport import Channel
 from aioresults.waiters import Waiters
 
 logger = logging.getLogger("aioresults")
@@ -219,7 +220,7 @@ class Drain:
             self._settle(task_id)
         elif subscription is not None:
             if subscription.state is State.CANCELLED:
-                if await self._is_deleted(session, queue):
+                if await self._is_deleted(session, queue, subscription):
                     self._waiters.fail(task_id, ResultForgotten(task_id))
                     return
             elif task_id not in self._waiters:
@@ -248,11 +249,15 @@ class Drain:
             index = self._next_consumer = (self._next_consumer + 1) % CHANNELS
             consumer = self._consumers[index]
             if consumer is None or consumer.channel.is_closed:
-                channel = await session.consumer(PREFETCH)
-                consumer = self._make_consumer(channel, on_message=self._receive, on_cancel=self._on_cancel)
-                channel.on_close(partial(self._on_close, consumer))
-                self._consumers[index] = consumer
+                consumer = self._consumers[index] = self._consumer_on(await session.consumer(PREFETCH))
             return consumer
+
+    def _consumer_on(self, channel: Channel) -> Consumer:
+        consumer = self._make_consumer(
+            channel, on_message=self._receive, on_cancel=lambda queue: self._on_cancel(consumer, queue)
+        )
+        channel.on_close(partial(self._on_close, consumer))
+        return consumer
 
     async def _delete(self, session: Session, queue: Queue, subscription: Subscription | None) -> None:
         """Delete the queue of a result that was taken, and the result with it."""
@@ -272,13 +277,12 @@ class Drain:
         finally:
             self._subscriptions.pop(queue.name, None)
 
-    async def _is_deleted(self, session: Session, queue: Queue) -> bool:
-        """Forget a consumer that the broker cancelled; return whether that was because the queue was deleted."""
+    async def _is_deleted(self, session: Session, queue: Queue, subscription: Subscription) -> bool:
+        """Drop a consumer that the broker cancelled; return whether that was because others deleted the queue."""
         try:
             await session.run(lambda channel: queue(channel).declare(passive=True))
         except NotFound:
-            self._subscriptions.pop(queue.name, None)
-            return True
+            return self._subscriptions.pop(queue.name, None) is subscription  # else it is ours to know: ``forgotten``
         self._subscriptions.pop(queue.name, None)
         return False
 
@@ -309,6 +313,14 @@ class Drain:
             if done is None:
                 done = self._taken[task_id] = asyncio.get_running_loop().create_future()
             await asyncio.wait([done])
+
+    def forgotten(self, task_id: str) -> None:
+        """Note that we have deleted the queue of a task: who waits by now has begun after that, and needs another."""
+        queue = self._queue_for(task_id)
+        subscription = None if queue is None else self._subscriptions.get(queue.name)
+        if queue is not None and subscription is not None and subscription.state is not State.CLOSING:
+            del self._subscriptions[queue.name]
+            self.on_change(task_id)
 
     def _acknowledge(self, task_id: str) -> None:
         """Take a result off its queue at once: deleting queues may lag behind, and end with the process."""
@@ -370,9 +382,9 @@ class Drain:
         message.reject()
         self._waiters.fail(task_id, error)
 
-    def _on_cancel(self, queue: str) -> None:
+    def _on_cancel(self, consumer: Consumer, queue: str) -> None:
         subscription = self._subscriptions.get(queue)
-        if subscription is not None and subscription.state is State.OPEN:
+        if subscription is not None and subscription.consumer is consumer and subscription.state is State.OPEN:
             subscription.state = State.CANCELLED
             self.on_change(subscription.task_id)
 

@@ -142,6 +142,9 @@ class Inbox:
     async def deleted(self, task_id: str) -> None:
         """Return at once: what was taken is gone."""
 
+    def forgotten(self, task_id: str) -> None:
+        """Do nothing: a task has no queue of its own here."""
+
     def _receive(self, message: Message) -> None:
         self.received += 1
         message_id = message.properties.message_id

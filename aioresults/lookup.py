@@ -83,6 +83,7 @@ class Lookup:
     Args:
         queue_for: the queue that holds the reports of a task, or None when it has none of its own.
         deleted: returns when a result that was taken is off the broker.
+        forgotten: is told that the queue of a task was deleted.
         rpc_timeout: seconds that one look may take, the wait for a session included.
         emit: is told of messages that cannot be read.
     """
@@ -94,12 +95,14 @@ class Lookup:
         queue_for: Callable[[str], Queue | None],
         read: Read,
         deleted: Callable[[str], Awaitable[None]],
+        forgotten: Callable[[str], None],
         *,
         rpc_timeout: float,
         emit: Emit = log,
     ) -> None:
         self._emit = emit
         self._deleted = deleted
+        self._forgotten = forgotten
         self._sessions = sessions
         self._waiters = waiters
         self._queue_for = queue_for
@@ -175,3 +178,4 @@ class Lookup:
             async with self._sessions.within(self._rpc_timeout) as session:
                 await self._deleted(task_id)
                 await session.run(lambda channel: queue(channel).delete())
+                self._forgotten(task_id)

@@ -106,5 +106,12 @@ def reading(
     else:
         reader = Drain(waiters, hooks.queue_for, reports.read, hooks.Consumer, emit)
     return reader, Lookup(
-        sessions, waiters, hooks.queue_for, reports.read, reader.deleted, rpc_timeout=rpc_timeout, emit=emit
+        sessions,
+        waiters,
+        hooks.queue_for,
+        reports.read,
+        reader.deleted,
+        reader.forgotten,
+        rpc_timeout=rpc_timeout,
+        emit=emit,
     )

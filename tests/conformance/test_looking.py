@@ -291,6 +291,23 @@ class TestForget:
             assert await after == turn
             await caller.forget(task_id)
 
+    @where(shared=False)  # those who read a stream know of it when the tombstone has come
+    async def test_waiting_anew_beside_it(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+        task_id = new_id()
+        for turn in range(5):
+            before = asyncio.create_task(caller.wait_for(task_id))
+            await raw.waited_for(caller, task_id)
+            forgetting = asyncio.create_task(caller.forget(task_id))
+            beside = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+            await forgetting
+            after = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+            with pytest.raises(ResultForgotten):
+                await before
+            await raw.waited_for(caller, task_id)
+            await store(task_id, turn)
+            assert (await beside, await after) == (turn, turn)
+            await caller.forget(task_id)
+
     @where(by_id=True, history=True)
     async def test_a_lower_state_counts_after_it(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()

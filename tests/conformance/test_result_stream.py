@@ -385,6 +385,29 @@ class TestBounds:
         for metas in await asyncio.gather(*watching):
             assert [meta.result for meta in metas] == [0, 1, 2, 3, 4]
 
+    @pytest.mark.parametrize("is_forgotten", [False, True])
+    async def test_a_watch_that_goes_on_is_told_what_is_new(
+        self, lab: Lab, worker: AMQPBackend, is_forgotten: bool
+    ) -> None:
+        """Though what it was told before has to be fetched meanwhile, or counts no longer."""
+        task_id, reader = new_id(), await lab.open(routing=stream_of(lab, index_bytes=1000))
+        reports = reader.watch(task_id, timeout=20)
+        seen = []
+        for number in range(3):
+            await worker.store_result(task_id, number, "PROGRESS")
+            seen.append((await anext(reports)).result)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(reports), 0.01)
+        if is_forgotten:
+            await worker.forget(task_id)
+        await store_all(worker, ids(50))
+        for number in range(3, 6):
+            await worker.store_result(task_id, number, "PROGRESS")
+        await worker.store_result(task_id, 6)
+        await lab.settled()
+        assert seen + [meta.result async for meta in reports] == [*range(7)]
+        assert reader.stats()["fetched"] == (0 if is_forgotten else 3)
+
     async def test_tasks_that_were_dropped_are_searched_for(self, lab: Lab, worker: AMQPBackend) -> None:
         asked = ids(200)
         reader = await lab.open(routing=stream_of(lab, index_count=32))

@@ -153,21 +153,24 @@ def test_what_the_readme_shows(pytester: pytest.Pytester) -> None:
     run(pytester, suite, AUTO).assert_outcomes(passed=1)
 
 
-def test_its_backend_is_what_the_user_says(pytester: pytest.Pytester) -> None:
-    suite = """
+@pytest.mark.parametrize("mode", ["anyio", "asyncio_strict"])
+def test_its_backend_is_what_the_user_says(pytester: pytest.Pytester, mode: str) -> None:
+    mark, options = MODES[mode]
+    suite = f"""
     import pytest
-    from aioresults import ReplyQueue, Request
+    from aioresults import QueuePerTask, ReplyQueue, Request
 
-    @pytest.fixture
-    def amqp_results_options():
-        return {"routing": ReplyQueue(), "serializer": "msgpack"}
+    {mark}
 
-    @pytest.mark.anyio
+    @pytest.fixture(params=[QueuePerTask(), ReplyQueue()])
+    def amqp_results_options(request):
+        return {{"routing": request.param, "serializer": "msgpack"}}
+
     async def test_options(amqp_results):
         await amqp_results.store_result("task", b"42", request=Request(reply_to=amqp_results.reply_to))
         assert await amqp_results.wait_for("task", timeout=5) == b"42"
     """
-    run(pytester, suite, WITHOUT_ASYNCIO).assert_outcomes(passed=1)
+    run(pytester, suite, options).assert_outcomes(passed=2)
 
 
 def test_a_test_without_an_event_loop_is_told_what_to_do(pytester: pytest.Pytester) -> None:

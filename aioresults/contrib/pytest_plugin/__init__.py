@@ -63,8 +63,11 @@ def amqp_results_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def amqp_results(request: pytest.FixtureRequest) -> AMQPBackend:
+def amqp_results(
+    request: pytest.FixtureRequest, result_broker: MemoryBroker, amqp_results_options: dict[str, Any]
+) -> AMQPBackend:
     """An open `AMQPBackend` on `result_broker`."""
+    # What the fixture below asks for, this one asks for, too: pytest looks for params before it runs anything.
     backend: AMQPBackend = request.getfixturevalue(_fixture_for(request))
     return backend
 

@@ -16,6 +16,8 @@ import pytest
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQMissing, RabbitMQNode, find_scripts
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.timeout(180)  # a node that cannot start says after 40 s why; some tests start three
+
 
 async def send(url: str, queue: str, body: bytes) -> None:
     async with await aio_pika.connect(url) as connection:

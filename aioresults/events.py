@@ -219,6 +219,16 @@ class Unconfirmed(Event):
         return f"closed with {self.results} results unconfirmed: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class QueuesLeft(Event):
+    """``close`` gave up deleting queues whose results were taken; they are empty, and expire."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"closed before every queue was deleted whose result was taken, they expire: {self.reason}"
+
+
 OnEvent = Callable[[Event], object]
 #: What tells of an event, wherever it happens.
 Emit = Callable[[Event], None]

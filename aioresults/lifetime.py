@@ -17,7 +17,7 @@ from typing import Final
 import anyio
 
 from aioresults.errors import BackendClosed, BrokerUnavailable, ConfigurationError, WrongEventLoop
-from aioresults.events import Events, OnEvent, Unconfirmed
+from aioresults.events import Events, OnEvent, QueuesLeft, Unconfirmed
 from aioresults.groups import Groups
 from aioresults.hooks import Hooks
 from aioresults.limits import Limits
@@ -227,15 +227,20 @@ class Lifetime:
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        outboxes, session = (self.outbox, self.groups.outbox), self.sessions.current
+        reason = "there is no connection"
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                if (session := self.sessions.current) is not None:
-                    await asyncio.gather(self.outbox.flush(), self.groups.outbox.flush())
+                if session is not None:
+                    await asyncio.gather(*(outbox.flush() for outbox in outboxes))
                     if self._reads:
                         await self._reader.finish(session)
         except (TimeoutError, BrokerUnavailable) as error:
-            unconfirmed = len(self.outbox) + len(self.groups.outbox)
-            self._events.emit(Unconfirmed(unconfirmed, str(error) or "not in time"))
+            reason = str(error) or "not in time"
+            if not any(outboxes):
+                self._events.emit(QueuesLeft(reason))
+        if any(outboxes):
+            self._events.emit(Unconfirmed(sum(map(len, outboxes)), reason))
         await asyncio.gather(self.outbox.stop(), self.groups.outbox.stop())
         closed = BackendClosed("the backend was closed")
         self.sessions.end(closed)

@@ -34,6 +34,7 @@ from aioresults.events import (
     LateResult,
     NotRouted,
     QueueLost,
+    QueuesLeft,
     Unblocked,
     Unconfirmed,
     Unroutable,
@@ -231,6 +232,30 @@ async def test_what_close_gives_up(broker: MemoryBroker, monkeypatch: pytest.Mon
     assert process.one(Unconfirmed).results == 1
     await asyncio.wait([storing])
     assert storing.exception() is not None
+
+
+async def test_what_close_gives_up_while_the_broker_is_away(broker: MemoryBroker) -> None:
+    async with Process(f"memory://{broker.name}") as process:
+        broker.stop()
+        await eventually(lambda: ConnectFailed in process.kinds)
+        storing = asyncio.create_task(process.backend.store_result("task", 1))
+        await eventually(lambda: process.backend.stats()["unconfirmed"] == 1)
+    assert process.one(Unconfirmed) == Unconfirmed(1, "there is no connection")
+    await asyncio.wait([storing])
+    assert storing.exception() is not None
+
+
+async def test_queues_that_close_leaves(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioresults.lifetime.CLOSE_TIMEOUT", 0)
+    ids = [str(n) for n in range(100)]
+    async with Process(f"memory://{broker.name}") as process:
+        await asyncio.gather(*(process.backend.store_result(task_id, 1) for task_id in ids))
+        assert len(await process.backend.get_many(ids, timeout=5)) == 100
+    assert process.one(QueuesLeft) == QueuesLeft("not in time")
+    assert Unconfirmed not in process.kinds
+    left = broker.queues()
+    assert left
+    assert not any(queue.ready or queue.unacked for queue in left)
 
 
 async def test_a_hook_that_fails_disturbs_nothing(broker: MemoryBroker, caplog: pytest.LogCaptureFixture) -> None:

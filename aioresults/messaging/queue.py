@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from aioresults import checks
+from aioresults.errors import ChannelClosed, NotFound
 from aioresults.messaging.binding import Binding
 from aioresults.messaging.content import Content
 from aioresults.messaging.entity import Entity
 from aioresults.messaging.exchange import Exchange, name_of
 from aioresults.messaging.message import Message
 from aioresults.transport.base import Channel, DeclareOk
+from aioresults.transport.replies import is_of_queue
 
 _LIMITS = {
     "expires": "x-expires",
@@ -283,8 +285,21 @@ class Queue(Entity):
 
 
 def declaring(entity: Exchange | Queue) -> Callable[[Channel], Awaitable[Any]]:
-    """Return the operation that declares ``entity`` on whatever channel it is given."""
-    return lambda channel: entity(channel).declare()
+    """Return the operation that declares ``entity`` on whatever channel it is given.
+
+    An auto_delete queue may go before it is bound, when its last consumer leaves: that is a ``ChannelClosed``, because
+    it may be tried again.
+    """
+
+    async def declare(channel: Channel) -> Any:
+        try:
+            return await entity(channel).declare()
+        except NotFound as error:
+            if is_of_queue(error, entity.name):
+                raise ChannelClosed(error.reply_code, error.reply_text) from error
+            raise
+
+    return declare
 
 
 class NoCacheQueue(Queue):

@@ -79,6 +79,11 @@ def message_size_limit(reply_text: str) -> int | None:
     return int(match["limit"]) if match else None
 
 
+def is_of_queue(error: NotFound, name: str) -> bool:
+    """Whether it is the queue of this name that was not found."""
+    return f"no queue '{name}'" in error.reply_text
+
+
 def is_of_publish(error: ChannelError, body: bytes, exchange: str) -> bool:
     """Whether ``error``, which closed a channel, may be the answer to a publish of ``body`` to ``exchange``.
 

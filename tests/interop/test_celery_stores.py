@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import uuid
 from collections.abc import AsyncIterator
@@ -38,6 +39,15 @@ class Pair:
     async def call(self, task: str, *args: Any, **options: Any) -> Any:
         return await self.backend.wait_for(await self.send(task, *args, **options), timeout=TIMEOUT)
 
+    async def reports(self, task: str, *args: Any) -> list[ResultMeta]:
+        """Every report of a task: who watches before it is sent misses none."""
+        task_id = str(uuid.uuid4())
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(collect(self.backend.watch(task_id, timeout=TIMEOUT)))
+            await asyncio.sleep(0)
+            await self.send(task, *args, task_id=task_id)
+        return watching.result()
+
     async def failure(self, task: str, *args: Any, **options: Any) -> Exception:
         return await self.raised_by(await self.send(task, *args, **options))
 
@@ -48,6 +58,10 @@ class Pair:
         except Exception as error:
             return error
         pytest.fail(f"the task has returned {value!r}")
+
+
+async def collect(reports: AsyncIterator[ResultMeta]) -> list[ResultMeta]:
+    return [report async for report in reports]
 
 
 async def paired(worker: Worker) -> AsyncIterator[Pair]:
@@ -205,11 +219,12 @@ async def test_task_that_the_worker_does_not_know(json_pair: Pair) -> None:
 
 async def test_retries(pair: Pair) -> None:
     reports: list[ResultMeta] = []
-    task_id = await pair.send("succeed_after", 2)
+    task_id = str(uuid.uuid4())
+    waiting = asyncio.ensure_future(pair.backend.get_many([task_id], timeout=TIMEOUT, on_message=reports.append))
+    await asyncio.sleep(0)
+    await pair.send("succeed_after", 2, task_id=task_id)
 
-    metas = await pair.backend.get_many([task_id], timeout=TIMEOUT, on_message=reports.append)
-
-    assert metas[task_id].result == 2
+    assert (await waiting)[task_id].result == 2
     retries = [report for report in reports if report.status == "RETRY"]
     assert [(type(report.result), report.result.args) for report in retries] == [
         (AppError, ("again", n)) for n in (0, 1)
@@ -225,9 +240,7 @@ async def test_retries_that_run_out(json_pair: Pair) -> None:
 
 
 async def test_watch(pair: Pair) -> None:
-    task_id = await pair.send("report", 3)
-
-    reports = [(meta.status, meta.result) async for meta in pair.backend.watch(task_id, timeout=TIMEOUT)]
+    reports = [(meta.status, meta.result) for meta in await pair.reports("report", 3)]
 
     started = [report for report in reports if report[0] == "STARTED"]
     assert [report for report in reports if report not in started] == [

@@ -13,7 +13,7 @@ import pytest
 from aioresults import drain as drain_module
 from aioresults.drain import Drain
 from aioresults.errors import AccessRefused, AioResultsError, BrokerUnavailable, ChannelClosed, ResultForgotten
-from aioresults.messaging import Message, Queue
+from aioresults.messaging import Exchange, Message, Queue
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
 from aioresults.sessions import Session
@@ -136,6 +136,20 @@ class TestOpening:
                 bench.broker.delete_queue("a")
 
             bench.session.after.append(delete)
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            await bench.publish("a", "a SUCCESS")
+            assert (await waiter).status == "SUCCESS"
+
+    async def test_of_a_queue_that_is_deleted_before_it_is_bound(self) -> None:
+        async with working() as bench:
+            deletions = iter([bench.broker.delete_queue])
+
+            def declared(name: str, *_: int) -> None:
+                next(deletions, lambda _: None)(name)
+
+            exchange = Exchange("results", "direct")
+            bench.queue_for = lambda task_id: Queue(task_id, exchange, task_id, on_declared=declared)
             waiter = bench.wait("a")
             await bench.consumed("a")
             await bench.publish("a", "a SUCCESS")

@@ -221,12 +221,12 @@ class Unconfirmed(Event):
 
 @dataclass(frozen=True, slots=True)
 class QueuesLeft(Event):
-    """``close`` gave up deleting queues whose results were taken; they are empty, and expire."""
+    """``close`` gave up deleting queues that nobody needs any more: of results that were taken, or its own inbox."""
 
     reason: str
 
     def __str__(self) -> str:
-        return f"closed before every queue was deleted whose result was taken, they expire: {self.reason}"
+        return f"closed before every queue was deleted that is not needed any more, they expire: {self.reason}"
 
 
 OnEvent = Callable[[Event], object]

@@ -241,7 +241,7 @@ class Lifetime:
                 self._events.emit(QueuesLeft(reason))
         if any(outboxes):
             self._events.emit(Unconfirmed(sum(map(len, outboxes)), reason))
-        await asyncio.gather(self.outbox.stop(), self.groups.outbox.stop())
+        await asyncio.gather(*(outbox.stop() for outbox in outboxes))
         closed = BackendClosed("the backend was closed")
         self.sessions.end(closed)
         self.waiters.fail_all(closed)

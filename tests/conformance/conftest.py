@@ -8,6 +8,7 @@
 | `worker` `caller` `third`   | three open backends on `lab`: who only stores, who waits, and somebody else     |
 | `store`                     | stores a report as `worker` does for `caller`, or for another one                |
 | `raw`                       | the broker as any other client sees it                                          |
+| `memory`                    | the broker of a test that runs on `memory://` alone, because it makes it behave |
 | `bench`                     | broker alone, for the nouns of AMQP                                             |
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from aioresults import AMQPBackend, Request
+from aioresults.transport.memory import MemoryBroker
 from tests.conformance.bench import Bench
 from tests.conformance.lab import LAYOUTS, Lab, Layout, Raw
 from tests.proxy import Proxy
@@ -30,11 +32,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "layouts(*names): the layouts to run with; several of these marks: common ones")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "layout" in metafunc.fixturenames:
         marks = [set(mark.args) for mark in metafunc.definition.iter_markers("layouts")]
         names = [name for name in LAYOUTS if all(name in mark for mark in marks)]
         metafunc.parametrize("layout", names, indirect=True)
+    if "memory" in metafunc.fixturenames:  # as a mark, which the params of a fixture give way to
+        metafunc.definition.add_marker(pytest.mark.parametrize("broker_url", ["memory"], indirect=True))
 
 
 @pytest.fixture
@@ -73,6 +78,12 @@ async def third(lab: Lab) -> AMQPBackend:
 @pytest.fixture
 async def raw(lab: Lab) -> Raw:
     return await lab.raw()
+
+
+@pytest.fixture
+def memory(lab: Lab) -> MemoryBroker:
+    assert lab.memory is not None
+    return lab.memory
 
 
 @pytest.fixture

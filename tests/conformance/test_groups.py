@@ -185,18 +185,16 @@ class TestSaving:
         await saving
         assert await backend.restore_group(group.id, cache=False) == group
 
-    async def test_a_restart_of_the_broker_and_its_absence(self, lab: Lab) -> None:
-        if lab.memory is None:
-            return  # stopped where it is easy
+    async def test_a_restart_of_the_broker_and_its_absence(self, lab: Lab, memory: MemoryBroker) -> None:
         backend = await lab.open(rpc_timeout=0.1, retry_policy={"max_retries": 0})
         kept, not_kept = group_of(backend, 2), group_of(backend, 2)
         await kept.save()
-        lab.memory.stop()
+        memory.stop()
         with pytest.raises(BrokerUnavailable):
             await backend.restore_group(kept.id)
         with pytest.raises(BrokerUnavailable):
             await not_kept.save()
-        lab.memory.start()
+        memory.start()
         await eventually(lambda: bool(backend.stats()["connected"]))
         assert await backend.restore_group(kept.id) == kept
         assert await backend.restore_group(not_kept.id) is None

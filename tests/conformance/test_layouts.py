@@ -13,6 +13,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from aioresults import AMQPBackend, Exchange, Queue, QueuePerTask
 from aioresults.contrib.rabbitmq import RabbitMQNode
+from aioresults.transport.memory import MemoryBroker
 from tests.conformance.lab import Lab, Raw, new_id, only, where
 from tests.eventually import eventually
 
@@ -189,15 +190,14 @@ class TestOnRabbitMQ:
 
 
 @where(by_id=True)
-async def test_on_the_memory_broker(lab: Lab, raw: Raw) -> None:
+async def test_on_the_memory_broker(lab: Lab, memory: MemoryBroker, raw: Raw) -> None:
     backend, task_id = await lab.open(), new_id()
     await backend.store_result(task_id, 1)
     [queue] = backend.on_reply_declare(task_id)
-    if lab.memory is not None:
-        info = lab.memory.queue(queue.name)
-        assert info is not None
-        assert (info.durable, info.auto_delete, info.exclusive) == (queue.durable, queue.auto_delete, False)
-        assert dict(info.arguments) == dict(queue.queue_arguments or {})
+    info = memory.queue(queue.name)
+    assert info is not None
+    assert (info.durable, info.auto_delete, info.exclusive) == (queue.durable, queue.auto_delete, False)
+    assert dict(info.arguments) == dict(queue.queue_arguments or {})
     await queue(await raw.channel()).declare()
     assert await backend.wait_for(task_id, timeout=5) == 1
     await raw.gone(backend, task_id)

@@ -26,6 +26,7 @@ from aioresults.messaging import Message
 from aioresults.routing import RoutingOptions
 from aioresults.sessions import Session
 from aioresults.stream import tail
+from aioresults.transport.memory import MemoryBroker
 from tests.conformance.conftest import Store
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only, queue_of, where
 from tests.conformance.test_many import awaited, ids
@@ -98,10 +99,11 @@ class TestReading:
             await caller.wait_for(new_id(), timeout=0)
         assert await raw.queue(name) == before
         assert (caller.stats()["fetched"], caller.stats()["searched"]) == (0, 0)
-        if lab.memory is not None:  # and needs no broker: a look is an answer from memory
-            lab.memory.block()
-            assert await states_of(caller, new_id()) == ["PENDING"]
-            lab.memory.unblock()
+
+    async def test_an_unknown_id_needs_no_broker(self, memory: MemoryBroker, caller: AMQPBackend) -> None:
+        memory.block()
+        assert await states_of(caller, new_id()) == ["PENDING"]
+        memory.unblock()
 
     async def test_a_worker_opens_no_tail(self, lab: Lab, worker: AMQPBackend, raw: Raw) -> None:
         task_id = new_id()
@@ -214,17 +216,17 @@ class TestFirstReplay:
         for each in asked:
             assert [status for task_id, status in heard if task_id == each] == ["STARTED", "SUCCESS"]
 
-    async def test_a_broker_that_takes_no_marker_does_not_keep_results(self, lab: Lab, worker: AMQPBackend) -> None:
-        if lab.memory is None:
-            return  # blocked where it is easy
+    async def test_a_broker_that_takes_no_marker_does_not_keep_results(
+        self, lab: Lab, memory: MemoryBroker, worker: AMQPBackend
+    ) -> None:
         task_id = new_id()
         await worker.store_result(task_id, 1)
         reader = lab.make(rpc_timeout=0.2)
-        lab.memory.block()
+        memory.block()
         async with reader:
             assert await reader.wait_for(task_id, timeout=10) == 1
             assert (await reader.get_task_meta(task_id)).result == 1
-            lab.memory.unblock()
+            memory.unblock()
 
 
 class TestSessions:
@@ -271,11 +273,9 @@ class TestSessions:
         assert await states_of(caller, old, new) == ["PENDING", "SUCCESS"]
 
     async def test_another_stream_of_the_same_name_is_noticed(
-        self, lab: Lab, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch
+        self, lab: Lab, memory: MemoryBroker, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its offsets begin anew, so that nothing would ever come from where the last session ended."""
-        if lab.memory is None:
-            return  # where delete and declare can be one step
         monkeypatch.setattr(tail, "STALL", 0.2)
         reader, asked = await lab.open(), ids(50)
         for task_id in asked:
@@ -284,7 +284,7 @@ class TestSessions:
         stream = reader.stream()
         assert stream is not None
         channel = await (await lab.raw()).channel()
-        with lab.memory.lock:
+        with memory.lock:  # delete and declare as one step
             deleting = asyncio.create_task(channel.queue_delete(stream.queue.name))
             declaring = asyncio.create_task(channel.queue_declare(stream.queue.name, arguments=stream.queue.arguments))
         await asyncio.gather(deleting, declaring)
@@ -465,9 +465,8 @@ class TestBounds:
             assert [meta.status for meta in await watching] == ["STARTED", "SUCCESS"]
         assert int(reader.stats()["searched"]) < 10
 
+    @pytest.mark.usefixtures("memory")  # what RabbitMQ has to say about this is in tests/adversity
     async def test_all_of_ten_thousand(self, lab: Lab, worker: AMQPBackend) -> None:
-        if lab.memory is None:
-            return  # what a broker has to say about this is in tests/adversity
         asked, reader = ids(10_000), await lab.open()
         await store_all(worker, asked)
         assert list(await reader.get_many(asked, timeout=20)) == asked

@@ -25,6 +25,7 @@ from aioresults import (
     TaskRevoked,
 )
 from aioresults.errors import RemoteTraceback
+from aioresults.transport.memory import MemoryBroker
 from tests.conformance.conftest import Store
 from tests.conformance.lab import Lab, Raw, new_id, only, where
 from tests.conformance.test_watching import collect
@@ -358,10 +359,8 @@ class TestStoreOnly:
         with pytest.raises(ConfigurationError, match="store_only"):
             _ = backend.reply_to
 
-    async def test_opens_one_connection(self, lab: Lab) -> None:
-        if lab.memory is None:
-            return  # counted where it is easy
+    async def test_opens_one_connection(self, lab: Lab, memory: MemoryBroker) -> None:
         await lab.open(store_only=True)
-        assert lab.memory.connection_count == 1
+        assert memory.connection_count == 1
         await lab.open()
-        assert lab.memory.connection_count == 3
+        assert memory.connection_count == 3

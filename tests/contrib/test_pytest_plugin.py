@@ -173,27 +173,45 @@ def test_its_backend_is_what_the_user_says(pytester: pytest.Pytester, mode: str)
     run(pytester, suite, options).assert_outcomes(passed=2)
 
 
-def test_a_test_without_an_event_loop_is_told_what_to_do(pytester: pytest.Pytester) -> None:
-    suite = """
-    def test_plain(amqp_results):
-        pass
-    """
-    result = run(pytester, suite, WITHOUT_ASYNCIO)
+#: Uses of the fixture in no event loop, in two, and in one of another library.
+NO_LOOP = """
+def test_plain(amqp_results):
+    pass
+"""
+TWO_LOOPS = """
+import pytest
+
+@pytest.mark.anyio
+async def test_both(amqp_results):
+    pass
+"""
+OTHER_LIBRARY = """
+import pytest
+
+@pytest.fixture
+def anyio_backend_name():
+    return "trio"
+
+@pytest.mark.anyio
+async def test_trio(amqp_results):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("suite", "options", "advice"),
+    [
+        pytest.param(NO_LOOP, WITHOUT_ASYNCIO, "mark the test with @pytest.mark.anyio", id="no loop"),
+        pytest.param(TWO_LOOPS, AUTO, "set asyncio_mode to strict", id="two loops"),
+        pytest.param(OTHER_LIBRARY, WITHOUT_ASYNCIO, "runs on asyncio, not on trio", id="other library"),
+    ],
+)
+def test_a_test_without_its_loop_is_told_what_to_do(
+    pytester: pytest.Pytester, suite: str, options: list[str], advice: str
+) -> None:
+    result = run(pytester, suite, options)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*amqp_results needs an event loop: mark the test with @pytest.mark.anyio*"])
-
-
-def test_a_test_of_two_event_loops_is_told_what_to_do(pytester: pytest.Pytester) -> None:
-    suite = """
-    import pytest
-
-    @pytest.mark.anyio
-    async def test_both(amqp_results):
-        pass
-    """
-    result = run(pytester, suite, AUTO)
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*set asyncio_mode to strict*"])
+    result.stdout.fnmatch_lines([f"*{advice}*"])
 
 
 def test_a_pytest_asyncio_that_is_too_old_harms_no_other_test(
@@ -223,23 +241,6 @@ def test_a_pytest_asyncio_that_is_too_old_harms_no_other_test(
     result = pytester.runpytest_subprocess("-p", "old", "-p", "aioresults.contrib.pytest_plugin")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*install pytest-asyncio, 1.1 or newer*"])
-
-
-def test_another_library_than_asyncio_is_refused(pytester: pytest.Pytester) -> None:
-    suite = """
-    import pytest
-
-    @pytest.fixture
-    def anyio_backend_name():
-        return "trio"
-
-    @pytest.mark.anyio
-    async def test_trio(amqp_results):
-        pass
-    """
-    result = run(pytester, suite, WITHOUT_ASYNCIO)
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*aioresults runs on asyncio, not on trio*"])
 
 
 REAL = """

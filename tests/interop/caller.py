@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from aioresults import MessageReturned
+from aioresults import MessageReturned, ResultMeta
 from aioresults.contrib.celery import CeleryClient, Task
 from tests.interop.worker import Worker
 
@@ -35,6 +35,19 @@ class Caller:
             except MessageReturned:
                 assert monotonic() < deadline, "the worker does not start"
                 await asyncio.sleep(0.05)
+
+
+async def watched(reports: AsyncIterator[ResultMeta], send: Callable[[], Awaitable[object]]) -> list[ResultMeta]:
+    """Every report of a task: who watches before it is sent misses none."""
+
+    async def collect() -> list[ResultMeta]:
+        return [report async for report in reports]
+
+    async with asyncio.TaskGroup() as group:
+        collecting = group.create_task(collect())
+        await asyncio.sleep(0)
+        await send()
+    return collecting.result()
 
 
 async def calling(worker: Worker) -> AsyncIterator[Caller]:

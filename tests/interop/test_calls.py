@@ -16,7 +16,7 @@ import pytest
 
 from aioresults import MessageReturned, RemoteError, ResultMeta, ResultTimeout, TaskRevoked
 from aioresults.errors import RemoteTraceback
-from tests.interop.caller import TIMEOUT, Caller, calling
+from tests.interop.caller import TIMEOUT, Caller, calling, watched
 from tests.interop.errors import AppError
 from tests.interop.worker import Worker
 
@@ -56,16 +56,9 @@ async def test_failures(caller: Caller) -> None:
 
 async def test_reports_and_retries(caller: Caller) -> None:
     async def watch(task: str, *args: Any) -> list[ResultMeta]:
-        """Every report of a task: who watches before it is sent misses none."""
         task_id = str(uuid.uuid4())
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(collect(caller.client.result(task_id).updates(timeout=TIMEOUT)))
-            await asyncio.sleep(0)
-            await getattr(caller, task).using(task_id=task_id).send(*args)
-        return watching.result()
-
-    async def collect(reports: AsyncIterator[ResultMeta]) -> list[ResultMeta]:
-        return [report async for report in reports]
+        reports = caller.client.result(task_id).updates(timeout=TIMEOUT)
+        return await watched(reports, lambda: getattr(caller, task).using(task_id=task_id).send(*args))
 
     progress = [(meta.status, meta.result) for meta in await watch("report", 2)]
     retried = await watch("succeed_after", 2)

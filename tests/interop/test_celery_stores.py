@@ -16,6 +16,7 @@ import pytest
 from aioresults import AMQPBackend, RemoteError, ResultMeta, ResultTimeout, TaskRevoked
 from aioresults.errors import RemoteTraceback
 from tests.eventually import eventually
+from tests.interop.caller import watched
 from tests.interop.client import CeleryClient
 from tests.interop.errors import AppError, CodeError, Outer
 from tests.interop.worker import QUEUE_PER_TASK, SOLO, Worker
@@ -40,13 +41,9 @@ class Pair:
         return await self.backend.wait_for(await self.send(task, *args, **options), timeout=TIMEOUT)
 
     async def reports(self, task: str, *args: Any) -> list[ResultMeta]:
-        """Every report of a task: who watches before it is sent misses none."""
         task_id = str(uuid.uuid4())
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(collect(self.backend.watch(task_id, timeout=TIMEOUT)))
-            await asyncio.sleep(0)
-            await self.send(task, *args, task_id=task_id)
-        return watching.result()
+        reports = self.backend.watch(task_id, timeout=TIMEOUT)
+        return await watched(reports, lambda: self.send(task, *args, task_id=task_id))
 
     async def failure(self, task: str, *args: Any, **options: Any) -> Exception:
         return await self.raised_by(await self.send(task, *args, **options))
@@ -58,10 +55,6 @@ class Pair:
         except Exception as error:
             return error
         pytest.fail(f"the task has returned {value!r}")
-
-
-async def collect(reports: AsyncIterator[ResultMeta]) -> list[ResultMeta]:
-    return [report async for report in reports]
 
 
 async def paired(worker: Worker) -> AsyncIterator[Pair]:

@@ -94,7 +94,7 @@ async def test_ours_first_by_a_store(layout: Layout, amqp_url: str, settings: di
         await client.store(task_id, 2, "PROGRESS")
 
         async def second_is_there() -> bool:
-            return (await backend.get_task_meta(task_id)).result == 2
+            return bool((await backend.get_task_meta(task_id)).result == 2)
 
         # Celery's store returns without a confirm, so a look right after it may be the first at the broker.
         await eventually(second_is_there)

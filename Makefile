@@ -20,7 +20,7 @@ web: $(READY) ## the example service and its page, at http://127.0.0.1:8000/: ma
 
 test: $(READY) ## the test suite, on a private RabbitMQ node or on AIORESULTS_TEST_URL: make test ARGS="-k name"
 	.ci/setup rabbitmq
-	.ci/setup chromium
+	.ci/setup browser
 	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## lint, formatting, types, layers

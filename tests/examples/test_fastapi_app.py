@@ -67,7 +67,7 @@ def problems() -> list[str]:
 @pytest.fixture
 async def page(problems: list[str]) -> AsyncIterator[Page]:
     path = shutil.which("chromium")
-    assert path is not None, "there is no chromium: .ci/setup chromium"
+    assert path is not None, "there is no chromium: .ci/setup browser"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = await browser.new_page(viewport={"width": 1100, "height": 900}, reduced_motion="reduce")

@@ -25,6 +25,7 @@ from aioresults.errors import (
     ChannelError,
     DecodeError,
     NotFound,
+    NotSupported,
     ResultForgotten,
 )
 from aioresults.events import Dropped, Emit, log
@@ -236,11 +237,12 @@ class Drain:
         self._subscriptions[queue.name] = Subscription(task_id, consumer)
         try:
             await consumer.attach(queue.name)
-        except ChannelError as error:
+        except (ChannelError, NotSupported) as error:
             self._subscriptions.pop(queue.name, None)
-            if not isinstance(error, (NotFound, ChannelClosed)):
+            if not isinstance(error, (NotFound, ChannelClosed, NotSupported)):
                 raise
-            # Deleted between the two calls, or the channel was closed by another call: look again.
+            # Deleted between the two calls, the channel was closed by another call, or a consumer of the queue that was
+            # there before is not cancelled yet, and has the tag: look again, on the next channel.
             self.on_change(task_id)
 
     async def _consumer(self, session: Session) -> Consumer:

@@ -32,6 +32,8 @@ class FakeSession:
         self.before: list[AioResultsError | None] = []
         self.after: list[Callable[[], Awaitable[object]]] = []
         self.channels: list[Channel] = []
+        #: Consumer tags that are in use on the first channel for consumers.
+        self.tags_in_use: list[str] = []
 
     async def run(self, operation: Callable[[Channel], Awaitable[Any]], *, publishing: bool = False) -> Any:
         error = self.before.pop(0) if self.before else None
@@ -48,6 +50,9 @@ class FakeSession:
     async def consumer(self, prefetch_count: int) -> Channel:
         channel: Channel = await self.connection.channel()
         await channel.basic_qos(prefetch_count)
+        while self.tags_in_use:
+            await channel.queue_declare("in use")
+            await channel.basic_consume("in use", lambda delivery: None, consumer_tag=self.tags_in_use.pop())
         self.channels.append(channel)
         return channel
 
@@ -136,6 +141,15 @@ class TestOpening:
                 bench.broker.delete_queue("a")
 
             bench.session.after.append(delete)
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            await bench.publish("a", "a SUCCESS")
+            assert (await waiter).status == "SUCCESS"
+
+    async def test_of_a_queue_whose_last_consumer_is_not_cancelled_yet(self) -> None:
+        """The broker may answer a deletion before it cancels the consumers, and until then their tags are in use."""
+        async with working() as bench:
+            bench.session.tags_in_use.append("a")
             waiter = bench.wait("a")
             await bench.consumed("a")
             await bench.publish("a", "a SUCCESS")

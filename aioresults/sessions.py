@@ -50,6 +50,7 @@ class Session:
         self._publisher: Channel | None = None
         self._apart: Connection | None = None
         self._closing: set[asyncio.Future[None]] = set()
+        self._is_over = False
         self._opening = asyncio.Lock()
         self._opening_apart = asyncio.Lock()
         self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
@@ -119,10 +120,14 @@ class Session:
             if self._apart is None or self._apart.is_closed:
                 self._apart = await self._transport.connect()
                 self._connections.append(self._apart)
+                if self._is_over:  # meanwhile: nobody else will close it
+                    await self._apart.close()
+                    raise BrokerUnavailable("the session is over")
             return await self._apart.channel(confirms=True)
 
     async def close(self) -> None:
         """Close the connections; they bound how long that takes."""
+        self._is_over = True
         await asyncio.gather(*(connection.close() for connection in self._connections))
 
 

@@ -17,6 +17,7 @@ from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable,
 from aioresults.sessions import Session, Sessions
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
+from aioresults.transport.memory.connection import MemoryConnection
 from tests.eventually import eventually
 
 
@@ -270,6 +271,26 @@ class TestSession:
             await session.channel()
             await session.channel()
             assert broker.connection_count == 3
+        assert broker.connection_count == 0
+
+    async def test_a_connection_apart_that_comes_after_its_end_is_closed(
+        self, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun, may_connect, connect = asyncio.Event(), asyncio.Event(), broker.connect
+
+        async def connect_late() -> MemoryConnection:
+            begun.set()
+            await may_connect.wait()
+            return await connect()
+
+        async with aclosing(sessions_of(broker).live()) as live:
+            session = await anext(live)
+            monkeypatch.setattr(broker, "connect", connect_late)
+            opening = asyncio.create_task(session.channel())
+            await begun.wait()
+        may_connect.set()
+        with pytest.raises(BrokerUnavailable, match="the session is over"):
+            await opening
         assert broker.connection_count == 0
 
 

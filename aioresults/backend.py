@@ -369,7 +369,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         self._lifetime.check()
         self.rkey(task_id)
         self._waiters.forget(task_id)
-        await self._lookup.delete(task_id)
+        await self._lifetime.to_its_end(self._lookup.delete(task_id))
 
     # Describing
 

@@ -69,4 +69,4 @@ class Grouping:
         Cancelled, the deletion goes on to its end.
         """
         self._lifetime.check()
-        await self._lifetime.groups.delete(group_id)
+        await self._lifetime.to_its_end(self._lifetime.groups.delete(group_id))

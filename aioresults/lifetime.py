@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -118,6 +118,7 @@ class Lifetime:
             hooks, self.sessions, self.waiters, reports, self.outbox,
             keeps_inbox=routing.keeps_inbox, reads=self._reads, rpc_timeout=limits.rpc_timeout, emit=self._events.emit,
         )  # fmt: skip
+        self._detached: set[asyncio.Task[None]] = set()
         self._state = State.NEW
         self._pid = os.getpid()
 
@@ -210,6 +211,13 @@ class Lifetime:
         failure.__cause__ = error
         self.sessions.end(failure)
         self.waiters.fail_all(failure)
+
+    async def to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await ``work``, which goes on when the caller is cancelled."""
+        task = asyncio.create_task(work)
+        self._detached.add(task)
+        task.add_done_callback(self._detached.discard)
+        await asyncio.shield(task)
 
     async def close(self) -> None:
         """Flush within ``CLOSE_TIMEOUT``, then fail whoever still waits with ``BackendClosed``, and disconnect.

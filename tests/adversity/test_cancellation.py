@@ -217,6 +217,27 @@ async def test_an_id_that_was_half_forgotten_may_start_anew(setting: Setting, ca
 
 
 @pytest.mark.parametrize("cancel", CANCEL)
+async def test_a_deletion_goes_on_to_its_end(setting: Setting, cancel: Cancel) -> None:
+    """Also one that waits for the broker to come back."""
+    setting.task_id = "forgotten"
+    await setting.store("old")
+    group = GroupResult("deleted", [AsyncResult("member", setting.worker)], backend=setting.worker)
+    await setting.worker.save_group(group.id, group)
+    broker = MemoryBroker.named(setting.caller.as_uri().removeprefix("memory://"))
+    broker.stop()
+    await eventually(lambda: setting.caller.stats()["connected"] is False)
+    await cancel(setting.caller.forget(setting.task_id), TURNS)
+    await cancel(setting.caller.delete_group(group.id), TURNS)
+    broker.start()
+
+    async def is_over() -> bool:
+        meta = await setting.caller.get_task_meta(setting.task_id)
+        return meta.status == "PENDING" and await setting.caller.reload_group_result(group.id) is None
+
+    await eventually(is_over)
+
+
+@pytest.mark.parametrize("cancel", CANCEL)
 async def test_a_group_is_saved_and_deleted_whole_or_not_at_all(setting: Setting, cancel: Cancel) -> None:
     tasks = len(backend_tasks())
     for turns in range(TURNS):

@@ -24,6 +24,9 @@ _ROUTINGS: Final[Mapping[str, Callable[[], Routing]]] = {
 }
 _SCHEMES: Final = {"amqp": "amqp", "pyamqp": "amqp", "librabbitmq": "amqp", "amqps": "amqps", "memory": "memory"}
 
+#: Not with the text, which may hold a password.
+_NO_SCHEME: Final = "{} is a URL that has no scheme: amqp://[user:password@]HOST[:port]/[vhost]"
+
 
 def app_settings(app: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of an ``AMQPBackend`` that works with ``app``, without those that are ``given``.
@@ -78,6 +81,8 @@ def _split(result_backend: Any) -> tuple[str, str | None]:
 
 def _routing(name: str) -> Routing:
     if name not in _ROUTINGS:
+        if "@" in name:
+            raise ConfigurationError(_NO_SCHEME.format("result_backend"))
         known = ", ".join(f"{each}://" for each in _ROUTINGS if not each.startswith("celery."))
         raise ConfigurationError(
             f"result_backend is {name!r}: workers do not store where this package looks. It knows {known}; "
@@ -98,7 +103,9 @@ def _broker(conf: Any, own: str | None) -> str | list[str]:
 
 def _translated(url: str) -> str:
     """Return kombu's URL as ours: another name for the same scheme, and a host that may be left out."""
-    scheme, _, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise ConfigurationError(_NO_SCHEME.format("broker_url"))
     if scheme not in _SCHEMES:
         raise ConfigurationError(f"broker_url begins with {scheme!r}: only {', '.join(_SCHEMES)} are RabbitMQ's")
     return f"{_SCHEMES[scheme]}://{rest or 'localhost//'}"

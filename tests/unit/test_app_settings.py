@@ -81,6 +81,14 @@ def test_a_broker_that_is_not_rabbitmq() -> None:
     assert settings({"url": "amqps://host"}, broker_use_ssl=True, broker_url="redis://")["url"] == "amqps://host"
 
 
+@pytest.mark.parametrize("setting", ["broker_url", "result_backend"])
+def test_a_url_without_its_scheme_is_not_repeated(setting: str) -> None:
+    conf: dict[str, Any] = {setting: "guest:secret@host//"}
+    with pytest.raises(ConfigurationError, match=f"{setting} .*no scheme") as raised:
+        settings(**conf)
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("conf", "parameter", "value"),
     [

@@ -270,7 +270,11 @@ class Consumer(QueueSet):
             await self.channel.basic_cancel(self.tag_prefix + name)
 
     async def __aenter__(self) -> Self:
-        await self.consume()
+        try:
+            await self.consume()
+        except BaseException:
+            await self.__aexit__()  # those queues that are consumed by now
+            raise
         return self
 
     async def __aexit__(self, *exception: object) -> None:

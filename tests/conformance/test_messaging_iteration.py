@@ -124,6 +124,10 @@ async def _is_ready(bench: Bench, queue: Queue, count: int) -> bool:
     return await bench.ready(queue) == count
 
 
+async def _is_consumed(bench: Bench, queue: Queue, consumers: int) -> bool:
+    return await bench.consumers(queue) == consumers
+
+
 async def waiting(consumer: Consumer) -> asyncio.Task[Message]:
     """Start to wait for a message, and return when it is consumed."""
     task = asyncio.ensure_future(anext(consumer))
@@ -323,6 +327,23 @@ class TestAsyncWith:
                 await anext(consumer)
                 await anyio.sleep_forever()
         assert await bench.consumers(queue) == 0
+        assert not bench.channel.is_closed
+
+    @pytest.mark.parametrize("turns", range(1, 12))
+    async def test_cancelled_on_entry_consumes_nothing(self, bench: Bench, turns: int) -> None:
+        queues = [await bench.queue() for _ in range(3)]
+
+        async def consume() -> None:
+            async with Consumer(bench.channel, queues, on_message=print):
+                await anyio.sleep_forever()
+
+        consuming = asyncio.create_task(consume())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        consuming.cancel()
+        await asyncio.wait([consuming])
+        for queue in queues:
+            await eventually(lambda queue=queue: _is_consumed(bench, queue, 0))  # type: ignore[misc]
         assert not bench.channel.is_closed
 
     async def test_on_a_lost_connection(self, bench: Bench) -> None:

@@ -26,7 +26,7 @@ from aioresults.observer import Observer
 from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
-from aioresults.routing import QueuePerTask, Routing, RoutingOptions
+from aioresults.routing import QueuePerTask, Routing, RoutingOptions, configured
 from aioresults.serialization import Codec, Serializers
 from aioresults.serialization.conversion import convert
 from aioresults.storing import Storing
@@ -131,7 +131,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         self._rpc_timeout = limits.rpc_timeout
         kept = checks.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
-        self._routing = (QueuePerTask() if routing is None else routing).configured(options)
+        self._routing = configured(QueuePerTask() if routing is None else routing, options)
         codec = Codec(
             serializers=serializers, serializer=serializer, compression=compression, accept=accept,
             signing_key=signing_key, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,

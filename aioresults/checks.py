@@ -84,9 +84,18 @@ def delay(name: str, value: object) -> float:
     return float(value)
 
 
-def intervals(name: str, values: Iterable[object]) -> tuple[float, ...]:
+def intervals(name: str, values: object) -> tuple[float, ...]:
     """Accept a series of finite numbers of seconds, 0 or more each."""
+    if not isinstance(values, Iterable):
+        raise ConfigurationError(f"{name} must be a series of seconds, not {values!r}")
     return tuple(delay(f"each of {name}", value) for value in values)
+
+
+def names(name: str, values: object) -> list[str]:
+    """Accept a collection of names, which one text is not."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigurationError(f"{name} must be a collection of names, not {values!r}")
+    return list(values)
 
 
 def count(name: str, value: object, minimum: int = 0) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final
 
+from aioresults import checks
 from aioresults.errors import ConfigurationError, ContentDisallowed, EncodeError
 from aioresults.messaging.outgoing import OutgoingMessage
 from aioresults.serialization import Serializers
@@ -43,12 +44,10 @@ class Content:
 
     def __init__(self, serializers: Serializers | None = None, accept: Iterable[str] | None = None) -> None:
         self._serializers = _known() if serializers is None else serializers
-        if isinstance(accept, str):
-            raise ConfigurationError(f"accept must be a collection of names, not the text {accept!r}")
-        found = (
-            None if accept is None else [self._serializers.find(name) for name in accept if name not in (TEXT, DATA)]
-        )
-        self._readers = None if found is None else {one.content_type: one for one in found}
+        self._readers = None
+        if accept is not None:
+            named = (name for name in checks.names("accept", accept) if name not in (TEXT, DATA))
+            self._readers = {one.content_type: one for one in map(self._serializers.find, named)}
         #: The content types that are read; None for all that the registry knows.
         self.accept = None if self._readers is None else frozenset(self._readers)
 
@@ -72,10 +71,10 @@ class Content:
         if properties.content_type:
             encoding = "utf-8" if isinstance(value, str) else "binary"
             properties.content_encoding = properties.content_encoding or encoding
-            body = _raw(value, properties.content_encoding)
+            body = raw(value, properties.content_encoding)
         elif serializer is None and isinstance(value, str):
             properties.content_type, properties.content_encoding = TEXT, "utf-8"
-            body = _raw(value, "utf-8")
+            body = raw(value, "utf-8")
         elif serializer is None and isinstance(value, (bytes, bytearray, memoryview)):
             properties.content_type, properties.content_encoding = DATA, "binary"
             body = bytes(value)
@@ -125,7 +124,12 @@ def default_content() -> Content:
     return Content()
 
 
-def _raw(value: Any, encoding: str) -> bytes:
+def raw(value: Any, encoding: str) -> bytes:
+    """Return bytes as they are, and text as it is written in ``encoding``.
+
+    Raises:
+        EncodeError: it cannot be written so, or is neither.
+    """
     if isinstance(value, str):
         try:
             return value.encode(encoding)
@@ -133,4 +137,4 @@ def _raw(value: Any, encoding: str) -> bytes:
             raise EncodeError(f"the text cannot be written as {encoding[:100]}: {error}") from None
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    raise EncodeError(f"with a content_type the body must be bytes or text, not {type(value).__name__}")
+    raise EncodeError(f"a body that is not serialized must be bytes or text, not {type(value).__name__}")

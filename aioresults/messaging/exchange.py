@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from aioresults.errors import EncodeError, NotSupported
+from aioresults.errors import NotSupported
 from aioresults.messaging.binding import Binding
+from aioresults.messaging.content import raw
 from aioresults.messaging.delivery_mode import delivery_mode as mode_of
 from aioresults.messaging.entity import Entity
 from aioresults.messaging.outgoing import OutgoingMessage
@@ -157,15 +158,12 @@ class Exchange(Entity):
             properties: further ones, by the names of ``Properties``.
 
         Raises:
-            EncodeError: a body of another type.
+            EncodeError: a body of another type, or text that cannot be written so.
         """
         if isinstance(body, str):
             content_encoding = content_encoding or "utf-8"
-            body = body.encode(content_encoding)
-        elif not isinstance(body, (bytes, bytearray, memoryview)):
-            raise EncodeError(f"a message's body is bytes or text, not {type(body).__name__}; a Producer serializes")
         return OutgoingMessage(
-            bytes(body),
+            raw(body, content_encoding or "binary"),
             Properties(
                 content_type=content_type,
                 content_encoding=content_encoding,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from aioresults.errors import AioResultsError
+from aioresults.errors import AioResultsError, ConfigurationError
 from aioresults.messaging import Exchange, Queue
 
 #: What the names of our own queues begin with.
@@ -89,3 +89,15 @@ class Routing(Protocol):
     def coalesces(self, routing_key: str) -> bool:
         """Whether many reports for this routing key may travel in one message."""
         ...
+
+
+def configured(routing: Routing, options: RoutingOptions) -> Routing:
+    """Return a routing with the backend's options filled in.
+
+    Raises:
+        ConfigurationError: it is no routing, a class of one for example; or the options cannot be.
+    """
+    given: object = routing
+    if isinstance(given, type) or not hasattr(given, "configured"):
+        raise ConfigurationError(f"routing must be a routing, such as ReplyQueue(), not {given!r}")
+    return routing.configured(options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from aioresults import states
+from aioresults import checks, states
 from aioresults.errors import ConfigurationError, ContentDisallowed, DecodeError, EncodeError, SignatureMismatch
 from aioresults.results import ResultMeta
 from aioresults.serialization import framing, signing
@@ -223,9 +223,7 @@ def _facts(envelope: Envelope, correlation_id: str | None) -> tuple[str | None, 
 
 
 def _accepted(registry: Serializers, accept: Iterable[str]) -> Mapping[str | None, Serializer]:
-    if isinstance(accept, str):
-        raise ConfigurationError(f"accept must be a collection of names, not the text {accept!r}")
-    return {serializer.content_type: serializer for serializer in map(registry.find, accept)}
+    return {serializer.content_type: serializer for serializer in map(registry.find, checks.names("accept", accept))}
 
 
 def _limit(name: str, value: object) -> int:

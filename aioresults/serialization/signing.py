@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from aioresults.errors import ConfigurationError, SignatureMismatch
@@ -21,7 +21,8 @@ class Signer:
     """
 
     def __init__(self, keys: bytes | Sequence[bytes]) -> None:
-        given: list[object] = [keys] if isinstance(keys, bytes) else list(keys)
+        given: object = keys
+        given = list(given) if isinstance(given, Iterable) and not isinstance(given, bytes) else [given]
         usable = [key for key in given if isinstance(key, bytes) and key]
         if not usable or len(usable) < len(given):
             raise ConfigurationError("signing_key must be bytes, or a sequence of them, and none may be empty")

@@ -226,3 +226,8 @@ class TestMessage:
     def test_refuses_what_is_not_text_or_bytes(self) -> None:
         with pytest.raises(EncodeError, match="dict"):
             Exchange().Message({"a": 1})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("encoding", ["ascii", "no-such-charset"])
+    def test_refuses_text_that_cannot_be_written(self, encoding: str) -> None:
+        with pytest.raises(EncodeError, match=encoding):
+            Exchange().Message("é", content_encoding=encoding)

@@ -64,7 +64,12 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "heartbeat": ({"heartbeat": -1}, "heartbeat .* not -1"),
     "heartbeat bool": ({"heartbeat": True}, "heartbeat .* not True"),
     "unroutable": ({"unroutable_policy": [-1]}, "unroutable_policy .*-1"),
+    "unroutable number": ({"unroutable_policy": 5}, "unroutable_policy .*not 5"),
+    "accept none": ({"accept": None}, "accept .*not None"),
     "signing key": ({"signing_key": []}, "key"),
+    "signing key number": ({"signing_key": 5}, "signing_key must be bytes"),
+    "routing": ({"routing": "ReplyQueue"}, r"routing .*such as ReplyQueue\(\), not 'ReplyQueue'"),
+    "routing class": ({"routing": ReplyQueue}, r"routing .*such as ReplyQueue\(\), not <class"),
 }
 
 

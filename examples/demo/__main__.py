@@ -20,7 +20,7 @@ from aioresults.contrib.rabbitmq import RabbitMQError
 from examples.demo.broker import broker
 from examples.demo.caller import Outcome, WorkerEnded, call
 from examples.demo.files import STANDARD_LIBRARY, files_in, standard_library
-from examples.demo.tasks import KEPT, ROUTING
+from examples.demo.tasks import KEPT, ROUTING, BrokerLost
 
 #: Rows in a table of the summary.
 ROWS = 5
@@ -42,7 +42,7 @@ def main() -> int:
         root, files = choose_files(folder)
         with broker(console) as (url, origin):
             outcome = asyncio.run(run(url, origin, files, console))
-    except (RabbitMQError, AioResultsError, WorkerEnded, OSError, aio_pika.exceptions.AMQPError) as error:
+    except (RabbitMQError, AioResultsError, BrokerLost, WorkerEnded, OSError, aio_pika.exceptions.AMQPError) as error:
         print(f"demo: {(str(error) or repr(error)).splitlines()[0]}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -49,8 +49,8 @@ class Outcome:
 
 
 @asynccontextmanager
-async def worker_process(url: str) -> AsyncIterator[tuple[Sender, asyncio.Task[int]]]:
-    """Start a worker process; yield the way to it, and what becomes done when it ends."""
+async def worker_process(url: str) -> AsyncIterator[tuple[Sender, asyncio.Task[None]]]:
+    """Start a worker process; yield the way to it, and what fails when it cannot go on."""
     async with amqp_tasks(url, f"aioresults-demo-{secrets.token_hex(8)}") as tasks:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "examples.demo.worker", tasks.queue),
@@ -60,9 +60,21 @@ async def worker_process(url: str) -> AsyncIterator[tuple[Sender, asyncio.Task[i
             process_group=0,  # Ctrl-C is for this process; the worker is told by the end of its input
         )
         ended = asyncio.create_task(process.wait())
+        lost = asyncio.create_task(tasks.until_lost())
+
+        async def until_cut_short() -> None:
+            await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                await lost
+            raise WorkerEnded(f"the worker ended too early, with status {ended.result()}")
+
+        working = asyncio.create_task(until_cut_short())
         try:
-            yield tasks, ended
+            yield tasks, working
         finally:
+            for task in (working, lost):
+                task.cancel()
+            await asyncio.gather(working, lost, return_exceptions=True)
             if process.stdin is not None:
                 process.stdin.close()
             with suppress(TimeoutError):
@@ -73,15 +85,11 @@ async def worker_process(url: str) -> AsyncIterator[tuple[Sender, asyncio.Task[i
 
 
 @asynccontextmanager
-async def worker_here(url: str) -> AsyncIterator[tuple[Sender, asyncio.Task[int]]]:
+async def worker_here(url: str) -> AsyncIterator[tuple[Sender, asyncio.Task[None]]]:
     """Start a worker inside this process, for ``memory://``."""
     tasks = LocalTasks()
 
-    async def run() -> int:
-        await work_here(url, tasks)
-        return 0
-
-    worker = asyncio.create_task(run())
+    worker = asyncio.create_task(work_here(url, tasks))
     try:
         yield tasks, worker
     finally:
@@ -92,13 +100,13 @@ async def worker_here(url: str) -> AsyncIterator[tuple[Sender, asyncio.Task[int]
 async def call(backend: AMQPBackend, url: str, files: list[Path], console: Console) -> Outcome:
     """Have a worker do one task per file; return what came of them."""
     start_worker = worker_here if url.startswith("memory:") else worker_process
-    async with start_worker(url) as (tasks, ended):
+    async with start_worker(url) as (tasks, working):
         collecting = asyncio.create_task(collect(backend, tasks, files, console))
         try:
-            await asyncio.wait({collecting, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if collecting.done():
-                return collecting.result()
-            raise WorkerEnded(f"the worker ended too early, with status {ended.result()}")
+            await asyncio.wait({collecting, working}, return_when=asyncio.FIRST_COMPLETED)
+            if not collecting.done():
+                await working
+            return collecting.result()
         finally:
             collecting.cancel()
             await asyncio.gather(collecting, return_exceptions=True)
@@ -118,15 +126,10 @@ async def collect(backend: AMQPBackend, tasks: Sender, files: list[Path], consol
                 outcome.progress_reports += 1
 
         started = time.perf_counter()
-        sending = asyncio.create_task(
-            tasks.send(Task(task_id, str(path), backend.reply_to) for task_id, path in paths.items())
+        metas, _ = await asyncio.gather(
+            backend.get_many(paths, on_message=on_message),
+            tasks.send(Task(task_id, str(path), backend.reply_to) for task_id, path in paths.items()),
         )
-        try:
-            metas = await backend.get_many(paths, on_message=on_message)
-            await sending
-        finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
         outcome.seconds = time.perf_counter() - started
     sort_out(outcome, paths, metas)
     return outcome

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, Protocol
 
 import aio_pika
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
 from aioresults import ReplyQueue
 
@@ -44,6 +45,13 @@ class Task:
         return cls(**json.loads(body))
 
 
+class BrokerLost(Exception):
+    """The tasks that are under way may be lost. Results would not be: a backend connects again."""
+
+    def __str__(self) -> str:
+        return "the connection to the broker was lost, and tasks with it"
+
+
 class Sender(Protocol):
     """The caller's end of a task queue."""
 
@@ -55,26 +63,38 @@ class Sender(Protocol):
 class AMQPTasks:
     """A task queue on RabbitMQ."""
 
-    def __init__(self, channel: aio_pika.abc.AbstractChannel, queue: str) -> None:
+    def __init__(self, channel: aio_pika.abc.AbstractChannel, queue: str, lost: asyncio.Event) -> None:
         self._channel = channel
+        self._lost = lost
         self.queue = queue
 
     async def send(self, tasks: Iterable[Task]) -> None:
-        """Publish tasks."""
+        """Publish tasks; raises ``BrokerLost``."""
         for task in tasks:
-            await self._channel.default_exchange.publish(aio_pika.Message(task.to_bytes()), self.queue)
+            try:
+                await self._channel.default_exchange.publish(aio_pika.Message(task.to_bytes()), self.queue)
+            except (AMQPError, ChannelInvalidStateError) as error:
+                raise BrokerLost from error
+
+    async def until_lost(self) -> None:
+        """Wait for the connection to end; raises ``BrokerLost`` then."""
+        await self._lost.wait()
+        raise BrokerLost
 
 
 @asynccontextmanager
 async def amqp_tasks(url: str, queue: str) -> AsyncIterator[AMQPTasks]:
     """Make a task queue on RabbitMQ, and delete it afterwards."""
     async with await aio_pika.connect(url) as connection:
+        lost = asyncio.Event()
+        connection.close_callbacks.add(lambda *_: lost.set())
         channel = await connection.channel()
         declared = await channel.declare_queue(queue, durable=True, arguments={"x-expires": EXPIRES})
         try:
-            yield AMQPTasks(channel, queue)
+            yield AMQPTasks(channel, queue, lost)
         finally:
-            await declared.delete(if_unused=False, if_empty=False)
+            if not channel.is_closed:
+                await declared.delete(if_unused=False, if_empty=False)
 
 
 class LocalTasks:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from aioresults.contrib.rabbitmq import free_ports
 from examples.demo import files
+from tests.proxy import Proxy
 
 CHECKOUT = Path(__file__).parents[2]
 PASSWORD = "not-the-password"
@@ -120,6 +122,23 @@ def test_interrupted_it_ends_its_worker(tmp_path: Path, amqp_url: str, signum: s
         process.send_signal(signum)
         _, errors = process.communicate(timeout=50)
     assert (process.returncode, errors) == (130, "demo: interrupted\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+async def test_a_broker_that_is_lost(tmp_path: Path, amqp_url: str, proxy: Callable[[str], Awaitable[Proxy]]) -> None:
+    with (tmp_path / "endless").open("wb") as file:
+        file.truncate(2**40)
+    between = await proxy(amqp_url)
+    with demo(tmp_path, url=between.url_for(amqp_url)) as process:
+        worker = await asyncio.to_thread(child_of, process)
+        between.cut()
+        output, errors = await asyncio.to_thread(process.communicate, timeout=50)
+    assert process.returncode == 1
+    assert output.startswith("broker: ")
+    # The worker may have been connecting, and then says so before it.
+    assert errors.splitlines()[-1] == "demo: the connection to the broker was lost, and tasks with it"
+    assert "Traceback" not in errors
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
 

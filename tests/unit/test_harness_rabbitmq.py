@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
 import socket
@@ -98,6 +99,23 @@ async def test_nothing_is_left_when_the_tests_are_killed() -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     folder, pid = killed.stdout.split()
     await eventually(lambda: not Path(folder).exists() and not Path("/proc", pid).exists())
+
+
+def test_ended_by_somebody_else_it_starts_again() -> None:
+    with RabbitMQNode() as node:
+        assert node._epmd is not None
+        ended = [node._epmd, node._process]
+        for process in ended:
+            assert process is not None
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            assert process.returncode == -signal.SIGKILL
+            os.kill(process.pid, 0)  # its PID is nobody else's yet
+        assert not node.running
+        node.start()
+        assert node.answers()
+        assert node.ctl("status")
+        assert all(process is not None and process._guard.is_over for process in ended)
 
 
 def test_a_node_that_cannot_start_shows_its_log() -> None:

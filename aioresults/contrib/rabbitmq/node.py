@@ -236,6 +236,8 @@ class RabbitMQNode:
         output = self.folder / "output"
         self.kill()  # what a node that ended by itself has left
         if self._peer is None and (self._epmd is None or not self._epmd.running):
+            if self._epmd is not None:
+                self._epmd.kill()  # what is left of one that ended by itself
             self._epmd = Process(["epmd", "-port", str(self._epmd_port)], log=output, env=env)
         raise_limit = f'ulimit -n {_FILES} 2>/dev/null || ulimit -n "$(ulimit -H -n)"; exec "$0"'
         self._process = Process(["/bin/sh", "-c", raise_limit, self.scripts / "rabbitmq-server"], log=output, env=env)

@@ -50,12 +50,17 @@ class Process:
     @property
     def running(self) -> bool:
         """Whether the command has not ended yet."""
-        return self._popen.poll() is None
+        return self.returncode is None
 
     @property
     def returncode(self) -> int | None:
         """The exit status; negative is the signal that ended it; `None` while it runs."""
-        return self._popen.poll()
+        if self._popen.returncode is None:
+            # Not with `poll`, which lets the system give the PID to somebody else, whom `kill` would meet.
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        return self._popen.returncode
 
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal to the whole group, if the command still runs. After SIGSTOP it stands still on return."""

@@ -25,9 +25,6 @@ from aioresults.sessions import Session, Sessions
 from aioresults.stored import Stored
 
 PREFIX: Final = OURS + "group."
-#: Seconds to wait for the message of a queue that is there and empty: another process looks at this moment, or whoever
-#: saved the group was stopped between declaring and publishing.
-PATIENCE: Final = 1.0
 
 
 class Groups:
@@ -37,7 +34,7 @@ class Groups:
         policy: how a failed save is tried again.
         expires: seconds that a group is kept which nobody looks for.
         max_cached: how many members of groups are remembered, all groups together.
-        rpc_timeout: seconds to wait for a session.
+        rpc_timeout: seconds to wait for a session, and that one look may take.
     """
 
     def __init__(
@@ -154,13 +151,15 @@ class Groups:
         return meta.result
 
     async def _given_back(self, queue: Queue) -> Message | None:
-        """Return the message when those who look at it give it back; None when nobody does.
+        """Return the message when those who look at it give it back; None when nobody does: there is no message, since
+        whoever saved the group was stopped between declaring and publishing.
 
-        Consumers are handed it one after another, in the order they came.
+        Consumers are handed it one after another, in the order they came. All of them together may take half of what
+        one look may: some tens of milliseconds each, where forty look at once on a busy machine.
         """
         async with Consumer(queue.channel, queue, auto_declare=False, prefetch_count=1) as consumer:
             try:
-                async with asyncio.timeout(min(PATIENCE, self._rpc_timeout / 2)):
+                async with asyncio.timeout(self._rpc_timeout / 2):
                     return await anext(consumer)
             except TimeoutError:
                 return None

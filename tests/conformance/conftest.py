@@ -9,6 +9,7 @@
 | `store`                     | stores a report as `worker` does for `caller`, or for another one                |
 | `raw`                       | the broker as any other client sees it                                          |
 | `memory`                    | the broker of a test that runs on `memory://` alone, because it makes it behave |
+| `clock`                     | the time of the event loop, which a test may put forward                        |
 | `bench`                     | broker alone, for the nouns of AMQP                                             |
 """
 
@@ -21,6 +22,7 @@ import pytest
 
 from aioresults import AMQPBackend, Request
 from aioresults.transport.memory import MemoryBroker
+from tests.clock import Clock
 from tests.conformance.bench import Bench
 from tests.conformance.lab import LAYOUTS, Lab, Layout, Raw
 from tests.proxy import Proxy
@@ -84,6 +86,11 @@ async def raw(lab: Lab) -> Raw:
 def memory(lab: Lab) -> MemoryBroker:
     assert lab.memory is not None
     return lab.memory
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def new_name() -> str:
     return f"test.{secrets.token_hex(6)}"
 
 
-async def waiting_for(backend: AMQPBackend, tasks: int, within: float = 10) -> None:
+async def waiting_for(backend: AMQPBackend, tasks: int, within: float = 30) -> None:
     """Return when `backend` waits for so many tasks, none more and none less, and the broker knows."""
 
     def waits() -> bool:

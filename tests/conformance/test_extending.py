@@ -75,7 +75,7 @@ class TestSubclasses:
         assert await raw.ready(caller.rkey(task_id)) == 1
         assert (await caller.get_task_meta(task_id)).status == "STARTED"
         await worker.store_result(task_id, 1)
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
         await raw.gone(caller, task_id)
 
     @where(shared=False)
@@ -85,7 +85,7 @@ class TestSubclasses:
         assert [queue.name for queue in worker.on_reply_declare(task_id)] == [worker.rkey(task_id), audit]
         await worker.store_result(task_id, 1)
         assert await raw.queue(audit) is not None
-        assert await worker.wait_for(task_id, timeout=5) == 1
+        assert await worker.wait_for(task_id, timeout=30) == 1
 
     @where(by_id=True)
     async def test_destination_for_says_where_a_result_goes(self, lab: Lab, raw: Raw) -> None:
@@ -129,7 +129,7 @@ class TestSubclasses:
                 raise KeyError("a defect")
 
         with pytest.raises(AioResultsError, match="a defect") as caught:
-            await asyncio.wait_for(lab.open(Defective), 5)
+            await asyncio.wait_for(lab.open(Defective), 30)
         assert isinstance(caught.value.__cause__, KeyError)
 
     async def test_by_default_the_connection_for_it_is_not_opened(self, lab: Lab) -> None:
@@ -212,7 +212,7 @@ class TestDescribing:
         assert [stats[name] for name in counters] == [0] * 7
         task_id = new_id()
         await caller.store_result(task_id, 1, request=Request(reply_to=caller.reply_to))
-        await caller.wait_for(task_id, timeout=5)
+        await caller.wait_for(task_id, timeout=30)
         stats = caller.stats()
         assert (stats["stored"], stats["received"], stats["cached"], stats["waiting"]) == (
             1,
@@ -235,7 +235,7 @@ class TestConnection:
         task_id = new_id()
         async with AMQPBackend(connection=connect) as backend:
             await backend.store_result(task_id, 1)
-            assert await backend.wait_for(task_id, timeout=5) == 1
+            assert await backend.wait_for(task_id, timeout=30) == 1
             assert "guest" not in repr(backend)
         assert len(opened) == 2
         assert all(connection.is_closed for connection in opened)
@@ -256,7 +256,7 @@ class TestConnection:
         url, task_id = f"memory://{new_name()}", new_id()
         async with AMQPBackend(url) as worker, AMQPBackend(url) as caller:
             await worker.store_result(task_id, 1)
-            assert await caller.wait_for(task_id, timeout=5) == 1
+            assert await caller.wait_for(task_id, timeout=30) == 1
 
 
 class TestUsersOwnChannel:
@@ -269,7 +269,7 @@ class TestUsersOwnChannel:
                 channels.append(channel)
 
         backend, task_id = await lab.open(Keeping), new_id()
-        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=5))
+        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=30))
         await eventually(lambda: backend.stats()["consuming"] == 1)
         with pytest.raises(NotFound):
             await channels[0].queue_declare("no-such-queue", passive=True)
@@ -290,4 +290,4 @@ async def test_own_producer_and_consumer(lab: Lab, raw: Raw) -> None:
         received.set_result(message.body)
 
     await Consumer(channel, Queue(own.queue, expires=60), on_message=on_message).consume()
-    assert await asyncio.wait_for(received, 5) == b"body"
+    assert await asyncio.wait_for(received, 30) == b"body"

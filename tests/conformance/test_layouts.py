@@ -150,7 +150,7 @@ class TestOnRabbitMQ:
                 await backend.store_result(task_id, 1)
                 assert await waiting == 1
             else:
-                assert await backend.wait_for(task_id, timeout=5) == 1
+                assert await backend.wait_for(task_id, timeout=30) == 1
             await eventually(lambda: is_gone(channel, queue_name))
 
     @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_on_the_memory_broker(lab: Lab, memory: MemoryBroker, raw: Raw) ->
     assert (info.durable, info.auto_delete, info.exclusive) == (queue.durable, queue.auto_delete, False)
     assert dict(info.arguments) == dict(queue.queue_arguments or {})
     await queue(await raw.channel()).declare()
-    assert await backend.wait_for(task_id, timeout=5) == 1
+    assert await backend.wait_for(task_id, timeout=30) == 1
     await raw.gone(backend, task_id)
 
 

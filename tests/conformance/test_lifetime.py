@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -21,8 +22,8 @@ from aioresults import (
     ResultTimeout,
     WrongEventLoop,
 )
-from aioresults.contrib.rabbitmq import free_ports
 from aioresults.transport.memory import MemoryBroker
+from tests.clock import Clock
 from tests.conformance.conftest import Store
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only, where
 from tests.conformance.test_many import awaited
@@ -82,7 +83,7 @@ class TestOpening:
         await asyncio.create_task(backend.open())
         request = Request(reply_to=backend.reply_to)
         await asyncio.create_task(backend.store_result(task_id, 1, request=request))
-        assert await backend.wait_for(task_id, timeout=5) == 1
+        assert await backend.wait_for(task_id, timeout=30) == 1
         await asyncio.create_task(backend.close())
 
     async def test_cancelled_leaves_nothing_behind(self, shaky: Lab) -> None:
@@ -98,14 +99,14 @@ class TestOpening:
         async with backend:
             assert backend.stats()["open"] is True
 
-    async def test_of_a_broker_that_is_not_there(self, shaky: Lab) -> None:
+    async def test_of_a_broker_that_is_not_there(self, shaky: Lab, clock: Clock) -> None:
         shaky.go_down()
-        backend, began = shaky.make(connect_timeout=1), monotonic()
+        backend, began = shaky.make(connect_timeout=20), clock.now()
         with pytest.raises(BrokerUnavailable) as caught:
-            await backend.open()
+            await clock.fly(backend.open())
         assert not isinstance(caught.value, BrokerRefused)
         assert isinstance(caught.value, ConnectionError)
-        assert 0.9 < monotonic() - began < 5
+        assert 20 <= clock.now() - began < 25
         assert not tasks_of_backends()
         await shaky.come_up()
         async with backend:
@@ -127,8 +128,8 @@ class TestBeingRefused:
         broker.refuse("403 ACCESS_REFUSED")
         began = monotonic()
         with pytest.raises(BrokerRefused, match="403"):
-            await AMQPBackend(f"memory://{broker.name}").open()
-        assert monotonic() - began < 5
+            await AMQPBackend(f"memory://{broker.name}", connect_timeout=30).open()
+        assert monotonic() - began < 20
         broker.refuse(None)
         MemoryBroker.forget(broker.name)
 
@@ -137,7 +138,7 @@ class TestBeingRefused:
         backend, began = AMQPBackend(amqp_url.replace(old, new), connect_timeout=30), monotonic()
         with pytest.raises(BrokerRefused, match="ACCESS_REFUSED") as caught:
             await backend.open()
-        assert monotonic() - began < 10
+        assert monotonic() - began < 20
         assert "wrong" not in str(caught.value)
         assert not tasks_of_backends()
 
@@ -147,11 +148,13 @@ class TestBeingRefused:
             await backend.open()
 
     async def test_by_nobody(self) -> None:
-        [port] = free_ports(1)
-        backend, began = AMQPBackend(f"amqp://127.0.0.1:{port}/", connect_timeout=0.5), monotonic()
-        with pytest.raises(BrokerUnavailable):
-            await backend.open()
-        assert monotonic() - began < 5
+        with socket.socket() as taken:  # so that nobody can come to listen there
+            taken.bind(("127.0.0.1", 0))
+            url = f"amqp://127.0.0.1:{taken.getsockname()[1]}/"
+            backend, began = AMQPBackend(url, connect_timeout=0.5), monotonic()
+            with pytest.raises(BrokerUnavailable):
+                await backend.open()
+            assert monotonic() - began < 9  # 10 is the default
 
     async def test_by_one_that_does_not_speak(self) -> None:
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,7 +166,7 @@ class TestBeingRefused:
             backend, began = AMQPBackend(f"amqp://127.0.0.1:{port}/", connect_timeout=0.5), monotonic()
             with pytest.raises(BrokerUnavailable):
                 await backend.open()
-            assert monotonic() - began < 6
+            assert monotonic() - began < 9
 
     @only("per_task")
     async def test_later_fails_who_waits_and_the_next_call_tries_again(self) -> None:
@@ -179,7 +182,7 @@ class TestBeingRefused:
                 await backend.store_result(new_id(), 1)
             broker.refuse(None)
             task_id = new_id()
-            again = asyncio.create_task(backend.wait_for(task_id, timeout=10))
+            again = asyncio.create_task(backend.wait_for(task_id, timeout=30))
             await eventually(lambda: backend.stats()["consuming"] == 1)
             await backend.store_result(task_id, "welcome")
             assert await again == "welcome"
@@ -213,7 +216,7 @@ class TestClosing:
             )
         ]
         await raw.waited_for(backend, task_id)
-        await asyncio.wait_for(backend.close(), 10)
+        await asyncio.wait_for(backend.close(), 30)
         for outcome in await asyncio.gather(*waits, return_exceptions=True):
             assert isinstance(outcome, BackendClosed)
 
@@ -241,7 +244,7 @@ class TestClosing:
         assert backend.stats()["unconfirmed"] == 50
         await backend.close()
         assert await asyncio.gather(*storing) == ids
-        metas = await caller.get_many(ids, timeout=10)
+        metas = await caller.get_many(ids, timeout=30)
         assert [meta.result for meta in metas.values()] == ids
 
     @where(by_id=True, returns=True)
@@ -253,7 +256,7 @@ class TestClosing:
         await backend.close()
         with pytest.raises(BackendClosed):
             await many
-        assert await caller.wait_for(there, timeout=5) == "kept"
+        assert await caller.wait_for(there, timeout=30) == "kept"
 
     async def test_cancelled_goes_on_to_its_end(self, lab: Lab) -> None:
         backend = lab.make()
@@ -315,7 +318,7 @@ async def test_each_loop_may_have_a_backend_of_its_own() -> None:
             await backend.store_result(task_id, "from another thread")
 
     async with AMQPBackend(url) as backend:
-        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=10))
+        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=30))
         await asyncio.to_thread(lambda: asyncio.run(store()))
         assert await waiting == "from another thread"
 

@@ -68,7 +68,7 @@ class TestLooking:
         for status in ("RECEIVED", "STARTED", "PROGRESS", "SUCCESS"):
             await store(task_id, None, status)
             assert (await caller.get_task_meta(task_id)).status == status
-        assert await caller.wait_for(task_id, timeout=5, cache=False) is None
+        assert await caller.wait_for(task_id, timeout=30, cache=False) is None
 
     async def test_many_looks_at_once_agree(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
@@ -153,7 +153,7 @@ class TestLooking:
         self, caller: AMQPBackend, store: Store, raw: Raw
     ) -> None:
         task_id = new_id()
-        waiting = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+        waiting = asyncio.create_task(caller.wait_for(task_id, timeout=30))
         await raw.waited_for(caller, task_id)
         assert (await caller.get_task_meta(task_id)).status == "PENDING"
         await store(task_id, {"done": 0.1}, "PROGRESS")
@@ -169,7 +169,7 @@ class TestLooking:
     ) -> None:
         task_id = new_id()
         await store(task_id, 1)
-        await caller.wait_for(task_id, timeout=5)
+        await caller.wait_for(task_id, timeout=30)
         assert (await caller.get_task_meta(task_id)).result == 1
         await raw.gone(caller, task_id)
         assert (await third.get_task_meta(task_id)).status == "PENDING"
@@ -197,7 +197,7 @@ class TestLooking:
         task_id = new_id()
         await store(task_id, 1)
         assert (await caller.get_task_meta(task_id)).is_ready
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
         await raw.gone(caller, task_id)
 
 
@@ -207,7 +207,7 @@ class TestReload:
     async def test_asks_the_broker_again(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         await store(task_id, 1)
-        await caller.wait_for(task_id, timeout=5)
+        await caller.wait_for(task_id, timeout=30)
         await raw.gone(caller, task_id)
         assert (await caller.reload_task_result(task_id)).status == "PENDING"
         with pytest.raises(ResultTimeout):
@@ -219,7 +219,7 @@ class TestReload:
     async def test_shows_another_process_s_new_result(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         await store(task_id, "old")
-        assert await caller.wait_for(task_id, timeout=5) == "old"
+        assert await caller.wait_for(task_id, timeout=30) == "old"
         await raw.gone(caller, task_id)
         await store(task_id, "new")
         assert (await caller.get_task_meta(task_id)).result == "old"
@@ -263,7 +263,7 @@ class TestForget:
         self, caller: AMQPBackend, third: AMQPBackend, raw: Raw
     ) -> None:
         task_id = new_id()
-        waiting = asyncio.create_task(third.wait_for(task_id, timeout=10))
+        waiting = asyncio.create_task(third.wait_for(task_id, timeout=30))
         await raw.waited_for(third, task_id)
         await caller.forget(task_id)
         with pytest.raises(ResultForgotten):
@@ -273,7 +273,7 @@ class TestForget:
         task_id = new_id()
         for turn in range(10):
             await store(task_id, turn)
-            assert await caller.wait_for(task_id, timeout=5) == turn
+            assert await caller.wait_for(task_id, timeout=30) == turn
             await caller.forget(task_id)
         assert (await caller.get_task_meta(task_id)).status == "PENDING"
 
@@ -283,7 +283,7 @@ class TestForget:
             before = asyncio.create_task(caller.wait_for(task_id))
             await raw.waited_for(caller, task_id)
             await caller.forget(task_id)
-            after = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+            after = asyncio.create_task(caller.wait_for(task_id, timeout=30))
             with pytest.raises(ResultForgotten):
                 await before
             await raw.waited_for(caller, task_id)
@@ -298,9 +298,9 @@ class TestForget:
             before = asyncio.create_task(caller.wait_for(task_id))
             await raw.waited_for(caller, task_id)
             forgetting = asyncio.create_task(caller.forget(task_id))
-            beside = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+            beside = asyncio.create_task(caller.wait_for(task_id, timeout=30))
             await forgetting
-            after = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+            after = asyncio.create_task(caller.wait_for(task_id, timeout=30))
             with pytest.raises(ResultForgotten):
                 await before
             await raw.waited_for(caller, task_id)
@@ -398,9 +398,9 @@ class TestWhichReportCounts:
             if reports[winner] not in READY:
                 continue
             first = next(number for number, status in enumerate(reports) if status in READY)
-            meta = await caller.consume(await stored(store, reports), timeout=5)
+            meta = await caller.consume(await stored(store, reports), timeout=30)
             assert (meta.status, meta.worker) == (reports[first], str(first)), reports
             task_id = await stored(store, reports)
-            assert (await caller.get_many([task_id], timeout=5))[task_id].status in READY
-            watched = await collect(caller, await stored(store, reports), timeout=5)
+            assert (await caller.get_many([task_id], timeout=30))[task_id].status in READY
+            watched = await collect(caller, await stored(store, reports), timeout=30)
             assert [meta.status for meta in watched] == reports[: first + 1]

@@ -87,7 +87,7 @@ class TestOverriding:
         name = backend.rkey(task_id)
         await backend.store_result(task_id, 1, "STARTED")
         assert (await backend.get_task_meta(task_id)).status == "STARTED"
-        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=5))
+        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=30))
         await eventually(lambda: name in CountingConsumer.attached)
         await backend.store_result(task_id, 1)
         assert await waiting == 1
@@ -110,7 +110,7 @@ class TestOverriding:
         assert address in CountingConsumer.attached
         assert address in CountingQueue.declared
         await backend.store_result(task_id, 1, request=Request(reply_to=address))
-        assert await backend.wait_for(task_id, timeout=5) == 1
+        assert await backend.wait_for(task_id, timeout=30) == 1
         assert address in CountingProducer.published
         await backend.close()
         assert address in CountingQueue.deleted
@@ -120,7 +120,7 @@ class TestOverriding:
 class TestOwnChannel:
     async def test_has_confirms_and_disturbs_nothing(self, lab: Lab) -> None:
         backend, task_id = await lab.open(), new_id()
-        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=5))
+        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=30))
         await eventually(lambda: backend.stats()["consuming"] == 1)
         channel = await backend.channel()
         with pytest.raises(NotFound):
@@ -147,12 +147,12 @@ class TestOwnChannel:
         await eventually(lambda: consumer.consuming_from(queue))
         shaky.cut()
         with pytest.raises(BrokerUnavailable):
-            await asyncio.wait_for(iterating, 10)
+            await asyncio.wait_for(iterating, 30)
         await eventually(lambda: len(revived) == 2)
         await consumer.revive(revived[1])
         await producer.revive(await backend.channel())
         await producer.publish("again", mandatory=True)
-        assert (await asyncio.wait_for(anext(consumer), 10)).payload == "again"
+        assert (await asyncio.wait_for(anext(consumer), 30)).payload == "again"
 
     async def test_a_retrying_publish_outlasts_the_session(self, shaky: Lab) -> None:
         queue = Queue(new_name(), expires=60)
@@ -183,6 +183,6 @@ class TestOwnChannel:
         await eventually(lambda: consumer.consuming_from(queue))
         await backend.close()
         with pytest.raises(BrokerUnavailable):
-            await asyncio.wait_for(iterating, 5)
+            await asyncio.wait_for(iterating, 30)
         with pytest.raises(BackendClosed):
             await backend.channel()

@@ -64,19 +64,21 @@ class TestCallbacks:
             assert await received.wait(2) == [b"{", b"]"]
 
     async def test_acknowledge_from_plain_and_async_ones(self, bench: Bench) -> None:
-        queue, done = await bench.queue(b"1", b"2"), asyncio.Event()
+        queue, received = await bench.queue(b"1", b"2"), Received()
 
         def plain(message: Message) -> None:
             message.ack()
+            received.message(message)
 
         async def later(message: Message) -> None:
             await message.ack()
-            done.set()
+            received.message(message)
 
         async with Consumer(bench.channel, queue, on_message=plain) as consumer:
+            await received.wait(2)
             consumer.on_message = later
             await bench.put(queue, b"3")
-            await asyncio.wait_for(done.wait(), 5)
+            await received.wait(3)
         await bench.channel.close()
         assert await bench.ready(queue) == 0
 
@@ -226,6 +228,7 @@ class TestMessages:
         by_body[b"reject requeue"].reject(requeue=True)
         await eventually(lambda: _is_ready(bench, dead, 2))
         assert await bench.bodies(dead, 2) == [b"reject", b"nack"]
+        await eventually(lambda: _is_ready(bench, queue, 2))
         assert await bench.bodies(queue, 3) == [b"requeue", b"reject requeue"]
 
     async def test_multiple(self, bench: Bench) -> None:

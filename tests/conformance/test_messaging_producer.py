@@ -28,6 +28,7 @@ from aioresults import (
 from aioresults.messaging import NoCacheQueue, OutgoingMessage
 from aioresults.transport.base import Properties
 from tests.conformance.bench import Bench
+from tests.eventually import eventually
 
 SOON = {"max_retries": 500, "interval_start": 0.01, "interval_step": 0, "interval_max": 0.01}
 AT_ONCE = {"max_retries": 3, "interval_start": 0, "interval_step": 0, "interval_max": 0}
@@ -304,7 +305,11 @@ class TestLifetime:
     async def test_expiration(self, bench: Bench) -> None:
         queue = await bench.queue()
         await Producer(bench.channel).publish(1, queue.name, expiration=0.02)
-        await asyncio.sleep(0.1)
+
+        async def is_empty() -> bool:
+            return await bench.ready(queue) == 0
+
+        await eventually(is_empty)
         assert await bench.bodies(queue, 1) == []
 
     async def test_subclass_sets_defaults(self, bench: Bench) -> None:

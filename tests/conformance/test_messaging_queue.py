@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from aioresults import (
@@ -123,7 +121,15 @@ class TestLimits:
     async def test_expires(self, bench: Bench) -> None:
         queue = Queue(bench.name(), expires=0.05)(bench.channel)
         await queue.declare()
-        await asyncio.sleep(0.2)  # looking would count as a use
+
+        async def is_gone() -> bool:  # looking would count as a use, publishing does not
+            try:
+                await bench.put(queue, b"1")
+            except MessageReturned:
+                return True
+            return False
+
+        await eventually(is_gone)
         assert not await bench.exists(queue)
 
 
@@ -185,6 +191,7 @@ class TestPurgeAndDelete:
         assert held is not None
         assert await queue.purge(nowait=True) == 2
         held.requeue()
+        await eventually(lambda: _is(bench, queue, 1))
         assert await bench.bodies(queue, 1) == [b"1"]
 
     async def test_purge_of_a_missing_one(self, bench: Bench) -> None:

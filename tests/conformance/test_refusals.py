@@ -141,7 +141,7 @@ async def test_the_longest_id(caller: AMQPBackend, length: int) -> None:
     task_id = new_id().ljust(length, "x")
     if length == 239:
         await caller.store_result(task_id, 1)
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
     else:
         with pytest.raises(ConfigurationError, match="256 bytes"):
             await caller.store_result(task_id, 1)
@@ -195,11 +195,11 @@ class TestDifferentDeclarations:
     async def test_a_wait_for_a_queue_that_expires_otherwise(self, lab: Lab, raw: Raw) -> None:
         worker, caller = await lab.open(expires=100), await lab.open(expires=200.5)
         task_id, other = new_id(), new_id()
-        unharmed = asyncio.create_task(caller.wait_for(other, timeout=10))
+        unharmed = asyncio.create_task(caller.wait_for(other, timeout=30))
         await raw.waited_for(caller, other)
         await worker.store_result(task_id, 1)
         with pytest.raises(InequivalentArgument) as caught:
-            await caller.wait_for(task_id, timeout=10)
+            await caller.wait_for(task_id, timeout=30)
         error = caught.value
         assert (error.argument, error.entity, error.name) == ("x-expires", "queue", caller.rkey(task_id))
         assert ("200500" in error.declared, "100000" in error.existing) == (True, True)
@@ -254,7 +254,7 @@ class TestDifferentDeclarations:
         task_id = new_id()
         await plain.store_result(task_id, 1)
         with pytest.raises(InequivalentArgument) as caught:
-            await last.wait_for(task_id, timeout=10)
+            await last.wait_for(task_id, timeout=30)
         assert caught.value.argument == "x-max-length"
 
     @only("per_task")
@@ -262,7 +262,7 @@ class TestDifferentDeclarations:
         backend, task_id = await lab.open(), new_id()
         await (await raw.channel()).queue_declare(backend.rkey(task_id), durable=True, exclusive=True)
         with pytest.raises(ResourceLocked):
-            await backend.wait_for(task_id, timeout=10)
+            await backend.wait_for(task_id, timeout=30)
         await eventually(lambda: backend.stats()["waiting"] == 0)
         assert backend.stats()["sessions"] == 1
 

@@ -75,7 +75,7 @@ class TestInbox:
         await caller.close()
         await worker.store_result(task_id, "kept", request=request)
         again = await lab.open(routing=ReplyQueue(name))
-        assert await again.wait_for(task_id, timeout=5) == "kept"
+        assert await again.wait_for(task_id, timeout=30) == "kept"
 
     async def test_two_processes_on_one_name_are_warned(self, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
         name = new_name()
@@ -90,12 +90,12 @@ class TestInbox:
         channel = await raw.channel()
         await channel.queue_delete(caller.reply_to)
         await worker.store_result(task_id, 1, request=to(caller))
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
 
     async def test_a_quorum_queue_on_request(self, lab: Lab, worker: AMQPBackend, raw: Raw) -> None:
         caller, task_id = await lab.open(routing=ReplyQueue(queue_type="quorum"), expires=60), new_id()
         await worker.store_result(task_id, 1, request=to(caller))
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
         channel = await raw.channel()
         arguments = {"x-queue-type": "quorum", "x-expires": 60_000}
         await channel.queue_declare(caller.reply_to or "", durable=True, arguments=arguments)
@@ -119,8 +119,8 @@ class TestStoring:
     async def test_result_before_and_after_the_wait(self, lab: Lab, worker: AMQPBackend) -> None:
         caller, early, late = await lab.open(), new_id(), new_id()
         await worker.store_result(early, 1, request=to(caller))
-        assert await caller.wait_for(early, timeout=5) == 1
-        waiter = asyncio.create_task(caller.wait_for(late, timeout=5))
+        assert await caller.wait_for(early, timeout=30) == 1
+        waiter = asyncio.create_task(caller.wait_for(late, timeout=30))
         await asyncio.sleep(0)
         await worker.store_result(late, 2, request=to(caller))
         assert await waiter == 2
@@ -142,7 +142,7 @@ class TestStoring:
         seen: list[Any] = []
 
         async def watch() -> None:
-            seen.extend([meta.result async for meta in caller.watch(task_id, timeout=10)])
+            seen.extend([meta.result async for meta in caller.watch(task_id, timeout=30)])
 
         watching = asyncio.create_task(watch())
         await asyncio.sleep(0)
@@ -174,7 +174,7 @@ class TestStoring:
         await raw.publish(
             caller.reply_to, body, content_type="application/json", content_encoding="utf-8", correlation_id=task_id
         )
-        assert await caller.wait_for(task_id, timeout=5) == [1]
+        assert await caller.wait_for(task_id, timeout=30) == [1]
 
     async def test_close_sends_what_waits(self, lab: Lab) -> None:
         caller, worker = await lab.open(), await lab.open(store_only=True)
@@ -183,14 +183,14 @@ class TestStoring:
         await asyncio.sleep(0)
         await worker.close()
         assert await asyncio.gather(*stores) == [1] * 700
-        assert len(await caller.get_many(ids, timeout=10)) == 700
+        assert len(await caller.get_many(ids, timeout=30)) == 700
 
     async def test_a_store_that_was_cancelled_in_time_is_withdrawn(self, lab: Lab, worker: AMQPBackend) -> None:
         caller, ids = await lab.open(), [new_id() for _ in range(3)]
         stores = [asyncio.ensure_future(worker.store_result(task_id, 1, request=to(caller))) for task_id in ids]
         stores[1].cancel()
         await asyncio.gather(*stores, return_exceptions=True)
-        assert await caller.wait_for(ids[2], timeout=5) == 1
+        assert await caller.wait_for(ids[2], timeout=30) == 1
         assert (await caller.get_task_meta(ids[0])).status == "SUCCESS"
         assert (await caller.get_task_meta(ids[1])).status == "PENDING"
 
@@ -210,7 +210,7 @@ class TestUnroutable:
             for _ in range(50)
         ]
         ids = [new_id() for _ in range(50)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await store_all(worker, ids, to(caller))
             assert len(await caller.get_many(ids)) == 50
         assert not any(task.done() for task in gone)
@@ -231,7 +231,7 @@ class TestUnroutable:
 
     async def test_an_inbox_that_appears_late_gets_everything_in_order(self, lab: Lab) -> None:
         name = new_name()
-        worker = await lab.open(store_only=True, unroutable_policy=(0.01,) * 500)
+        worker = await lab.open(store_only=True, unroutable_policy=(0.01,) * 5000)
         request = Request(reply_to=f"aioresults.inbox.{name}")
         stores = [asyncio.create_task(worker.store_result("late", n, "PROGRESS", request=request)) for n in range(20)]
         await eventually(lambda: int(worker.stats()["unrouted"]) > 1)
@@ -275,7 +275,7 @@ class TestLimits:
             assert isinstance(guilty, ResultTooLarge)
             assert guilty.limit == 4_000
             assert outcomes == ["x" * 500] * 99
-            assert len(await caller.get_many([task_id for task_id in ids if task_id != ids[50]], timeout=10)) == 99
+            assert len(await caller.get_many([task_id for task_id in ids if task_id != ids[50]], timeout=30)) == 99
         MemoryBroker.forget(broker.name)
 
     async def test_stores_wait_when_too_much_is_waiting(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ class TestLimits:
             await asyncio.sleep(0)
         await storing
         assert most <= 20
-        assert len(await caller.get_many(ids, timeout=10)) == 200
+        assert len(await caller.get_many(ids, timeout=30)) == 200
 
     async def test_a_store_that_waits_for_room_may_be_cancelled(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
@@ -304,7 +304,7 @@ class TestLimits:
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         kept = [task_id for task_id, outcome in zip(ids, outcomes, strict=True) if outcome == 1]
         assert len(kept) == 15
-        assert len(await caller.get_many(kept, timeout=10)) == 15
+        assert len(await caller.get_many(kept, timeout=30)) == 15
 
     async def test_close_ends_stores_that_wait_for_room(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("aioresults.outbox.MAX_LANE", 1)
@@ -330,7 +330,7 @@ class TestUnclaimed:
         await asyncio.sleep(0)
         waiter.cancel()
         await worker.store_result(again, 2, request=to(caller))
-        assert await caller.wait_for(again, timeout=5) == 2
+        assert await caller.wait_for(again, timeout=30) == 2
 
     async def test_the_oldest_make_room(self, lab: Lab, worker: AMQPBackend, caplog: pytest.LogCaptureFixture) -> None:
         caller = await lab.open(max_unclaimed_results=3)
@@ -343,7 +343,7 @@ class TestUnclaimed:
             await caller.wait_for("u0")
         with pytest.raises(ResultEvicted):
             await caller.get_many(["u1", "u5"])
-        assert [await caller.wait_for(f"u{n}", timeout=5) for n in (3, 4, 5)] == [3, 4, 5]
+        assert [await caller.wait_for(f"u{n}", timeout=30) for n in (3, 4, 5)] == [3, 4, 5]
 
     async def test_an_evicted_id_may_start_anew(self, lab: Lab, worker: AMQPBackend) -> None:
         caller = await lab.open(max_unclaimed_results=1)
@@ -351,7 +351,7 @@ class TestUnclaimed:
             await worker.store_result(task_id, 1, request=to(caller))
         await eventually(lambda: caller.stats()["evicted"] == 1)
         await worker.store_result("first", 2, request=to(caller))
-        assert await caller.wait_for("first", timeout=5) == 2
+        assert await caller.wait_for("first", timeout=30) == 2
 
     async def test_looking_does_not_claim(self, lab: Lab, worker: AMQPBackend) -> None:
         caller, task_id = await lab.open(), new_id()
@@ -362,7 +362,7 @@ class TestUnclaimed:
         with pytest.raises(ResultTimeout):
             await caller.wait_for(task_id, timeout=0)
         await worker.store_result(task_id, "whole", request=to(caller))
-        assert await caller.wait_for(task_id, timeout=5) == "whole"
+        assert await caller.wait_for(task_id, timeout=30) == "whole"
         assert (await caller.get_task_meta(task_id)).result == "whole"
 
     async def test_one_look_takes_what_is_here(self, lab: Lab, worker: AMQPBackend) -> None:
@@ -390,10 +390,10 @@ class TestUnclaimed:
         for result, status in ((None, "STARTED"), (1, "SUCCESS"), (2, "SUCCESS"), (3, "FAILURE"), (None, "STARTED")):
             await worker.store_result(task_id, result, status, request=to(caller))
         await eventually(lambda: int(caller.stats()["received"]) >= 5)
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
         await worker.store_result(task_id, None, "STARTED", request=to(caller))
         await eventually(lambda: int(caller.stats()["received"]) >= 6)
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
         assert caller.stats()["unclaimed"] == 0
 
 
@@ -407,7 +407,7 @@ class TestPoison:
         waiter = asyncio.create_task(caller.wait_for("bad"))
         await asyncio.sleep(0)
         await publish(raw, caller.reply_to, batch)
-        assert await caller.wait_for("good", timeout=5) == 1
+        assert await caller.wait_for("good", timeout=30) == 1
         with pytest.raises(DecodeError):
             await waiter
         assert caller.stats()["undecodable"] == 2
@@ -428,7 +428,7 @@ class TestPoison:
         assert caller.reply_to is not None
         await publish(raw, caller.reply_to, envelope)
         await worker.store_result(task_id, 1, request=to(caller))
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
         assert caller.stats()["undecodable"] == 1
         await eventually(lambda: raw.is_ready(caller.reply_to or "", 0))
 

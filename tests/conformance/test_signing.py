@@ -21,7 +21,7 @@ class TestSigning:
     async def test_known_keys_are_accepted(self, lab: Lab, keys: Any) -> None:
         caller, worker, task_id = await lab.open(signing_key=keys), await lab.open(signing_key=KEY), new_id()
         await worker.store_result(task_id, 1, request=Request(reply_to=caller.reply_to))
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
 
     @pytest.mark.parametrize("key", [None, OTHER])
     @pytest.mark.parametrize("count", [1, 20])
@@ -35,7 +35,7 @@ class TestSigning:
         request = Request(reply_to=caller.reply_to)
         with caplog.at_level(logging.WARNING, "aioresults"):
             await asyncio.gather(*(worker.store_result(task_id, "secret", request=request) for task_id in ids))
-            outcomes = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 10)
+            outcomes = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 30)
         assert [type(outcome) for outcome in outcomes] == [SignatureMismatch] * count
         assert int(caller.stats()["undecodable"]) > 0
         assert "cannot be read" in caplog.text
@@ -59,7 +59,7 @@ class TestLimits:
 
 async def refused(caller: AMQPBackend, worker: AMQPBackend, value: object) -> None:
     task_id = new_id()
-    waiting = asyncio.create_task(caller.wait_for(task_id, timeout=10))
+    waiting = asyncio.create_task(caller.wait_for(task_id, timeout=30))
     await asyncio.sleep(0)
     await worker.store_result(task_id, value, request=Request(reply_to=caller.reply_to))
     with pytest.raises(DecodeError):

@@ -47,7 +47,7 @@ class TestReports:
         task_id, child = new_id(), new_id()
         request = Request(reply_to=caller.reply_to, children=[[[child, None], None]], group="g", parent_id="p")
         await worker.store_result(task_id, 1, request=request)
-        meta = await caller.consume(task_id, timeout=5)
+        meta = await caller.consume(task_id, timeout=30)
         assert (meta.children, meta.group_id, meta.parent_id) == ([[[child, None], None]], "g", "p")
 
     async def test_anything_with_attributes_is_a_request(self, worker: AMQPBackend, caller: AMQPBackend) -> None:
@@ -58,7 +58,7 @@ class TestReports:
 
         task_id = new_id()
         await worker.store_result(task_id, 1, request=CelerysOwn())
-        assert (await caller.consume(task_id, timeout=5)).group_id == "g"
+        assert (await caller.consume(task_id, timeout=30)).group_id == "g"
 
     @where(shared=False)
     @where(by_id=True)
@@ -103,13 +103,13 @@ class TestReports:
         backend, task_id = await lab.open(serializer=serializer, compression=compression), new_id()
         value = {"text": "x" * 5000, "list": [1, None, 2.5]}
         await backend.store_result(task_id, value, request=Request(reply_to=caller.reply_to))
-        assert await caller.wait_for(task_id, timeout=5) == value
+        assert await caller.wait_for(task_id, timeout=30) == value
 
     async def test_signed(self, lab: Lab) -> None:
         writer, reader = await lab.open(signing_key=b"k" * 32), await lab.open(signing_key=[b"n" * 32, b"k" * 32])
         task_id = new_id()
         await writer.store_result(task_id, "signed", request=Request(reply_to=reader.reply_to))
-        assert await reader.wait_for(task_id, timeout=5) == "signed"
+        assert await reader.wait_for(task_id, timeout=30) == "signed"
 
 
 class TestMarks:
@@ -124,13 +124,13 @@ class TestMarks:
         for mark, status, result in marks:
             task_id = new_id()
             await mark(task_id)
-            meta = await caller.consume(task_id, timeout=5)
+            meta = await caller.consume(task_id, timeout=30)
             assert (meta.status, repr(meta.result)) == (status, repr(result))
             assert meta.traceback == ("Traceback: x" if status == "FAILURE" else None)
 
     async def test_those_that_are_not_ready(self, worker: AMQPBackend, caller: AMQPBackend, raw: Raw) -> None:
         task_id, request = new_id(), Request(reply_to=caller.reply_to)
-        watching = asyncio.create_task(collect(caller, task_id, timeout=5))
+        watching = asyncio.create_task(collect(caller, task_id, timeout=30))
         await raw.waited_for(caller, task_id)
         await worker.mark_as_started(task_id, request, pid=1, hostname="h")
         await eventually(lambda: caller.stats()["received"] == 1)
@@ -154,7 +154,7 @@ class TestMarks:
 class TestRecording:
     async def test_of_a_success(self, worker: AMQPBackend, caller: AMQPBackend, raw: Raw) -> None:
         task_id = new_id()
-        watching = asyncio.create_task(collect(caller, task_id, timeout=5))
+        watching = asyncio.create_task(collect(caller, task_id, timeout=30))
         await raw.waited_for(caller, task_id)
         async with worker.recording(task_id, Request(reply_to=caller.reply_to)) as rec:
             await eventually(lambda: caller.stats()["received"] == 1)
@@ -175,7 +175,7 @@ class TestRecording:
         with pytest.raises(ZeroDivisionError) as raised:
             await self.fail(worker, task_id, Request(reply_to=caller.reply_to))
         with pytest.raises(ZeroDivisionError) as caught:
-            await caller.wait_for(task_id, timeout=5)
+            await caller.wait_for(task_id, timeout=30)
         assert caught.value is not raised.value
         assert isinstance(caught.value.__cause__, RemoteTraceback)
         text = str(caught.value.__cause__)
@@ -216,13 +216,13 @@ class TestWhatCannotBeStored:
         with pytest.raises(EncodeError, match="object"):
             await store(task_id, object())
         await store(task_id, "fine")
-        assert await caller.wait_for(task_id, timeout=5) == "fine"
+        assert await caller.wait_for(task_id, timeout=30) == "fine"
 
     async def test_a_failure_is_always_stored(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
         await store(task_id, RuntimeError("with", object()), "FAILURE")
         with pytest.raises((RuntimeError, RemoteError)) as caught:
-            await caller.wait_for(task_id, timeout=5)
+            await caller.wait_for(task_id, timeout=30)
         assert "<object object at " in str(caught.value)
 
     async def test_a_result_that_is_too_large(self, lab: Lab, caller: AMQPBackend) -> None:
@@ -234,7 +234,7 @@ class TestWhatCannotBeStored:
         assert (caught.value.task_id, caught.value.limit) == (task_id, 1000)
         assert caught.value.size > 1000
         await backend.store_result(task_id, "x" * 500, request=request)
-        assert await caller.wait_for(task_id, timeout=5) == "x" * 500
+        assert await caller.wait_for(task_id, timeout=30) == "x" * 500
 
 
 class TestRetrying:
@@ -251,7 +251,7 @@ class TestRetrying:
         await shaky.come_up()
         await eventually(lambda: bool(backend.stats()["connected"] and reader.stats()["connected"]))
         await backend.store_result(task_id, 2, request=request)
-        assert await reader.wait_for(task_id, timeout=5) == 2
+        assert await reader.wait_for(task_id, timeout=30) == 2
 
     async def test_none_is_one_attempt(self, shaky: Lab) -> None:
         backend = await shaky.open(retry_policy={"max_retries": 0})
@@ -272,7 +272,7 @@ class TestRetrying:
         await eventually(lambda: int(backend.stats()["retried"]) >= 1)
         await shaky.come_up()
         assert await storing == "late"
-        assert await reader.wait_for(task_id, timeout=10) == "late"
+        assert await reader.wait_for(task_id, timeout=30) == "late"
 
     @only("per_task")
     async def test_a_negative_confirm_is_tried_again(self, lab: Lab, raw: Raw) -> None:
@@ -319,7 +319,7 @@ class TestCancelling:
         assert withdrawn.cancelled()
         shaky.resume()
         assert list(await asyncio.gather(first, last)) == [1, 3]
-        meta = await reader.consume(task_id, timeout=5)
+        meta = await reader.consume(task_id, timeout=30)
         assert (meta.status, meta.result.exc_message) == ("FAILURE", 3)
 
     async def test_what_is_on_its_way_is_stored_all_the_same(self, shaky: Lab) -> None:
@@ -334,7 +334,7 @@ class TestCancelling:
         await asyncio.wait([storing])
         assert storing.cancelled()
         shaky.resume()
-        assert await reader.wait_for(task_id, timeout=5) == 1
+        assert await reader.wait_for(task_id, timeout=30) == 1
         await eventually(lambda: backend.stats()["unconfirmed"] == 0)
 
 
@@ -343,7 +343,7 @@ class TestStoreOnly:
     async def test_stores(self, lab: Lab, caller: AMQPBackend) -> None:
         backend, task_id = await lab.open(store_only=True), new_id()
         await backend.store_result(task_id, 1)
-        assert await caller.wait_for(task_id, timeout=5) == 1
+        assert await caller.wait_for(task_id, timeout=30) == 1
 
     async def test_does_not_wait(self, lab: Lab) -> None:
         backend, task_id = await lab.open(store_only=True), new_id()

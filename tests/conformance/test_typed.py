@@ -49,7 +49,7 @@ class TestTyped:
     ) -> None:
         task_id = new_id()
         await store(task_id, stored)
-        value = await caller.wait_for(task_id, timeout=5, type=kind)
+        value = await caller.wait_for(task_id, timeout=30, type=kind)
         assert value == expected
         assert type(value) is type(expected)
 
@@ -63,16 +63,16 @@ class TestTyped:
         task_id = new_id()
         await store(task_id, {"x": "secret", "when": "2026-01-01T00:00:00+00:00"})
         with pytest.raises(DecodeError, match=r"\$\.x") as caught:
-            await caller.wait_for(task_id, timeout=5, type=Point)
+            await caller.wait_for(task_id, timeout=30, type=Point)
         assert "secret" not in str(caught.value)
-        assert (await caller.wait_for(task_id, timeout=5))["x"] == "secret"
+        assert (await caller.wait_for(task_id, timeout=30))["x"] == "secret"
 
     async def test_a_failure_is_raised_as_it_is(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
         await store(task_id, KeyError("k"), "FAILURE")
         with pytest.raises(KeyError):
-            await caller.wait_for(task_id, timeout=5, type=Point)
-        failure = await caller.wait_for(task_id, timeout=5, propagate=False, type=Point)
+            await caller.wait_for(task_id, timeout=30, type=Point)
+        failure = await caller.wait_for(task_id, timeout=30, propagate=False, type=Point)
         assert isinstance(failure, KeyError)
 
     async def test_what_is_no_type_is_refused(self, caller: AMQPBackend, store: Store) -> None:
@@ -80,4 +80,4 @@ class TestTyped:
         await store(task_id, 1)
         kind: Any = "no type"
         with pytest.raises(ConfigurationError):
-            await caller.wait_for(task_id, timeout=5, type=kind)
+            await caller.wait_for(task_id, timeout=30, type=kind)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 
-async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: float = 30.0) -> None:
     """Return as soon as `condition` holds; fail when it does not within so many seconds."""
     deadline = monotonic() + within
     while True:

@@ -24,7 +24,8 @@ def task_id(prefix: str, number: int) -> str:
 async def store(url: str, prefix: str, numbers: Iterable[int]) -> None:
     """Store the result of every task."""
     left = iter(numbers)
-    async with AMQPBackend(url, store_only=True, expires=600) as backend:
+    policy = {"max_retries": None}  # a broker may take longer to start again than the default policy lasts
+    async with AMQPBackend(url, store_only=True, expires=600, retry_policy=policy) as backend:
 
         async def work() -> None:
             for number in left:

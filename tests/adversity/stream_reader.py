@@ -17,9 +17,9 @@ async def read(url: str, stream: str, count: int) -> None:
     asked = [task_id(stream, number) for number in range(count)]
     async with AMQPBackend(url, routing=ResultStream(stream), expires=600) as backend:
         print("open", flush=True)  # noqa: T201
-        metas = await backend.get_many(asked, timeout=50)
+        metas = await backend.get_many(asked, timeout=150)
         had = sum(metas[each].result == number for number, each in enumerate(asked))
-        seen = [meta.status async for meta in backend.watch(asked[0], timeout=10)]
+        seen = [meta.status async for meta in backend.watch(asked[0], timeout=30)]
         knows = sum([(await backend.get_task_meta(each)).result == number for number, each in enumerate(asked)])
         print(had, knows, *seen, flush=True)  # noqa: T201
 

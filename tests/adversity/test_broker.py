@@ -71,7 +71,7 @@ async def test_frozen_and_woken(own_broker: Node, routing: type[QueuePerTask | R
             began = monotonic()
             looks = [caller.get_task_meta(task_id) for task_id in ids[:10]]
             outcomes = await asyncio.gather(*looks, return_exceptions=True)
-            assert monotonic() - began < 4
+            assert monotonic() - began < 8
             if routing is QueuePerTask:
                 assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
             with pytest.raises(ResultTimeout):
@@ -86,7 +86,7 @@ async def test_frozen_and_woken(own_broker: Node, routing: type[QueuePerTask | R
         assert await asyncio.wait_for(waiting, 20) == ids[20:]
         # Also what the looks had asked for, and got after nobody wanted it any more.
         assert await asyncio.wait_for(_results(caller, ids[:20]), 20) == ids[:20]
-        assert monotonic() - began < 10
+        assert monotonic() - began < 20
         channels = await asyncio.to_thread(own_broker.ctl, "list_channels", "pid", "messages_unacknowledged")
         unacknowledged = [line.split()[-1] for line in channels.splitlines()[1:]]
         assert set(unacknowledged) <= {"0"}
@@ -125,8 +125,8 @@ async def test_publishers_are_blocked_and_released(own_broker: Node) -> None:
         try:
             storing = asyncio.ensure_future(store_each(worker, ids[10:]))
             # What waits and looks is not held up by those who publish.
-            assert await asyncio.wait_for(_results(caller, ids[:10]), 10) == ids[:10]
-            assert (await asyncio.wait_for(caller.get_task_meta(ids[19]), 10)).status == "PENDING"
+            assert await asyncio.wait_for(_results(caller, ids[:10]), 30) == ids[:10]
+            assert (await asyncio.wait_for(caller.get_task_meta(ids[19]), 30)).status == "PENDING"
             assert not storing.done()
         finally:
             await asyncio.to_thread(ctl, "set_vm_memory_high_watermark", "0.9")
@@ -144,7 +144,7 @@ async def test_a_refused_queue_hurts_no_other_call(amqp_url: str) -> None:
     async with no_leaks(), AMQPBackend(amqp_url) as caller, AMQPBackend(amqp_url) as worker:
         waits = [asyncio.ensure_future(caller.wait_for(task_id)) for task_id in ids]
         stores = [asyncio.create_task(worker.store_result(task_id, task_id)) for task_id in ids]
-        await asyncio.wait([*waits, *stores], timeout=20)
+        await asyncio.wait([*waits, *stores], timeout=30)
         for wait in waits[:10]:
             assert isinstance(wait.exception(), InequivalentArgument)
         assert [wait.result() for wait in waits[10:]] == fine
@@ -166,12 +166,12 @@ async def test_a_deleted_queue_ends_its_own_wait(amqp_url: str) -> None:
             await eventually(lambda task_id=task_id: consumed(amqp_url, task_id))  # type: ignore[misc]
         for task_id in ids[::4]:
             await channel.queue_delete(f"aioresults.task.{task_id}")
-        await asyncio.wait(waits[::4], timeout=5)
+        await asyncio.wait(waits[::4], timeout=30)
         for wait in waits[::4]:
             assert isinstance(wait.exception(), ResultForgotten)
         rest = [task_id for task_id in ids if task_id not in ids[::4]]
         await store_each(worker, rest)
-        await asyncio.wait(waits, timeout=5)
+        await asyncio.wait(waits, timeout=30)
         assert [wait.result() for wait in waits if wait.exception() is None] == rest
         assert caller.stats()["sessions"] == 1
     for task_id in ids[::4]:
@@ -193,6 +193,6 @@ async def test_channels_closed_under_their_consumers(amqp_url: str) -> None:
                     await consumer.channel.basic_consume(f"test.missing-{turn}", lambda delivery: None)
             await store_each(worker, ids[turn * 10 : turn * 10 + 10])
         await store_each(worker, ids[30:])
-        await asyncio.wait(waits, timeout=10)
+        await asyncio.wait(waits, timeout=30)
         assert [wait.result() for wait in waits] == ids
         assert caller.stats()["sessions"] == 1

@@ -59,7 +59,7 @@ async def wait_for(setting: Setting) -> object:
 
 
 async def wait_with_a_timeout(setting: Setting) -> object:
-    return await setting.caller.wait_for(setting.task_id, timeout=5)
+    return await setting.caller.wait_for(setting.task_id, timeout=30)
 
 
 async def look_once(setting: Setting) -> object:
@@ -146,7 +146,7 @@ async def test_a_result_is_there_for_the_next_call(setting: Setting, call: Call,
         ended, result = await cancel(call(setting), turns)
         await storing
         if not setting.taken and (not ended or result is None):
-            result = await setting.caller.wait_for(setting.task_id, timeout=5)
+            result = await setting.caller.wait_for(setting.task_id, timeout=30)
         elif setting.taken:
             [result] = setting.taken
         assert result == "result", turns
@@ -160,7 +160,7 @@ async def test_a_store_is_whole_or_not_there(setting: Setting, cancel: Cancel) -
         setting.task_id = f"store-{turns}"
         ended, _ = await cancel(setting.store("first"), turns)
         await setting.store("second")
-        result = await setting.caller.wait_for(setting.task_id, timeout=5)
+        result = await setting.caller.wait_for(setting.task_id, timeout=30)
         assert result == "first" if ended else result in ("first", "second"), turns
     await check_idle(setting, tasks)
 
@@ -178,7 +178,7 @@ async def test_a_recording_that_is_cancelled_stores_nothing_ready(setting: Setti
         ended, _ = await cancel(record(), turns)
         if not ended:
             await record()
-        assert await setting.caller.wait_for(setting.task_id, timeout=5) == "result"
+        assert await setting.caller.wait_for(setting.task_id, timeout=30) == "result"
 
 
 async def get_task_meta(setting: Setting) -> object:
@@ -190,7 +190,7 @@ async def reload_task_result(setting: Setting) -> object:
 
 
 async def drain_events(setting: Setting) -> object:
-    return await setting.caller.drain_events(timeout=5)
+    return await setting.caller.drain_events(timeout=30)
 
 
 @pytest.mark.parametrize("cancel", CANCEL)
@@ -201,7 +201,7 @@ async def test_who_only_looks_takes_nothing(setting: Setting, call: Call, cancel
         setting.task_id = f"{call.__name__}-{turns}"
         await setting.store()
         await cancel(call(setting), turns)
-        assert await setting.caller.wait_for(setting.task_id, timeout=5) == "result", turns
+        assert await setting.caller.wait_for(setting.task_id, timeout=30) == "result", turns
     await check_idle(setting, tasks)
 
 
@@ -213,7 +213,7 @@ async def test_an_id_that_was_half_forgotten_may_start_anew(setting: Setting, ca
         await cancel(setting.caller.forget(setting.task_id), turns)
         await setting.caller.forget(setting.task_id)
         await setting.store("new")
-        assert await setting.caller.wait_for(setting.task_id, timeout=5) == "new", turns
+        assert await setting.caller.wait_for(setting.task_id, timeout=30) == "new", turns
 
 
 @pytest.mark.parametrize("cancel", CANCEL)
@@ -272,7 +272,7 @@ async def test_opening_may_be_tried_again(cancel: Cancel) -> None:
         if not ended:
             await backend.open()
         await backend.store_result(f"open-{turns}", turns)
-        assert await backend.wait_for(f"open-{turns}", timeout=5) == turns
+        assert await backend.wait_for(f"open-{turns}", timeout=30) == turns
         await backend.close()
     assert MemoryBroker.named(name).connection_count == 0
     await eventually(lambda: len(backend_tasks()) <= tasks)

@@ -113,14 +113,14 @@ async def test_each_event_is_one_line_in_the_log(broker: MemoryBroker, caplog: p
 async def test_an_outage_is_one_warning(broker: MemoryBroker, caplog: pytest.LogCaptureFixture) -> None:
     async with Process(f"memory://{broker.name}") as process:
         broker.stop()
-        await eventually(lambda: process.kinds.count(ConnectFailed) == 3)
+        await eventually(lambda: process.kinds.count(ConnectFailed) >= 3)
         broker.start()
         await eventually(lambda: process.kinds[-1] is Connected)
     attempts = [event.attempt for event in process.events if isinstance(event, ConnectFailed)]
-    assert attempts == [1, 2, 3]
+    assert attempts == [*range(1, len(attempts) + 1)]
     last = process.events[-1]
     assert isinstance(last, Connected)
-    assert last.attempts == 4
+    assert last.attempts == len(attempts) + 1
     assert last.seconds > 0
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 2  # the loss, the first failure
@@ -146,7 +146,7 @@ async def test_blocked_and_unblocked(broker: MemoryBroker, worker: Process, call
     await eventually(lambda: Unblocked in worker.kinds)
     stats = worker.backend.stats()
     assert (stats["blocked"], stats["blocks"]) == (False, 1)
-    assert await caller.backend.wait_for("task", timeout=5) == 1
+    assert await caller.backend.wait_for("task", timeout=30) == 1
 
 
 async def test_an_inbox_that_is_not_there(worker: Process) -> None:
@@ -167,13 +167,13 @@ async def test_a_late_result(worker: Process, caller: Process) -> None:
     await eventually(lambda: caller.backend.stats()["received"] == 3)
     assert caller.one(LateResult) == LateResult("task", "SUCCESS")
     assert (caller.backend.stats()["late"], caller.backend.stats()["redundant"]) == (1, 1)
-    assert await caller.backend.wait_for("task", timeout=5) == 1
+    assert await caller.backend.wait_for("task", timeout=30) == 1
 
 
 async def test_a_result_that_is_asked_for_again_in_time_is_not_late(worker: Process, caller: Process) -> None:
     with pytest.raises(ResultTimeout):
         await caller.backend.wait_for("task", timeout=0.01)
-    waiting = asyncio.create_task(caller.backend.wait_for("task", timeout=5))
+    waiting = asyncio.create_task(caller.backend.wait_for("task", timeout=30))
     await asyncio.sleep(0)
     await worker.backend.store_result("task", 1, request=Request(reply_to=caller.backend.reply_to))
     assert await waiting == 1
@@ -198,7 +198,7 @@ async def test_a_message_that_cannot_be_read(broker_url: str, inbox: bool) -> No
     task_id = secrets.token_hex(8)
     options = {"routing": ReplyQueue()} if inbox else {}
     async with Process(broker_url, **options) as caller:
-        waiting = asyncio.create_task(caller.backend.wait_for(task_id, timeout=10))
+        waiting = asyncio.create_task(caller.backend.wait_for(task_id, timeout=30))
         await eventually(lambda: caller.backend.stats()["consuming"] == 1)
         connection = await transport_for(broker_url).connect()
         queue = caller.backend.reply_to or caller.backend.rkey(task_id)
@@ -250,7 +250,7 @@ async def test_queues_that_close_leaves(broker: MemoryBroker, monkeypatch: pytes
     ids = [str(n) for n in range(100)]
     async with Process(f"memory://{broker.name}") as process:
         await asyncio.gather(*(process.backend.store_result(task_id, 1) for task_id in ids))
-        assert len(await process.backend.get_many(ids, timeout=5)) == 100
+        assert len(await process.backend.get_many(ids, timeout=30)) == 100
     assert process.one(QueuesLeft) == QueuesLeft("not in time")
     assert Unconfirmed not in process.kinds
     left = broker.queues()
@@ -264,7 +264,7 @@ async def test_a_hook_that_fails_disturbs_nothing(broker: MemoryBroker, caplog: 
 
     async with AMQPBackend(f"memory://{broker.name}", on_event=fail) as backend:
         await backend.store_result("task", 1)
-        assert await backend.wait_for("task", timeout=5) == 1
+        assert await backend.wait_for("task", timeout=30) == 1
     assert "of the user's own" in caplog.text
 
 

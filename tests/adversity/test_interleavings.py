@@ -55,7 +55,7 @@ async def test_leaving_and_coming_back_while_a_result_arrives(
         await asyncio.wait([first])
         if first.cancelled():
             await turns(back)
-            assert await caller.wait_for(task_id, timeout=5) == "result", (left, back)
+            assert await caller.wait_for(task_id, timeout=30) == "result", (left, back)
         await storing
     await eventually(lambda: queues(broker) == [])
 
@@ -72,7 +72,7 @@ async def test_leaving_and_coming_back_when_there_is_more_to_do_than_workers(
         await turns(stored)
         storing = [asyncio.create_task(worker.store_result(task_id, "result")) for task_id in ids]
         await turns(back)
-        assert len(await caller.get_many(ids, timeout=5)) == 40, (left, stored, back)
+        assert len(await caller.get_many(ids, timeout=30)) == 40, (left, stored, back)
         await asyncio.gather(*storing)
     await eventually(lambda: queues(broker) == [])
 
@@ -80,7 +80,7 @@ async def test_leaving_and_coming_back_when_there_is_more_to_do_than_workers(
 async def test_a_deleted_queue_ends_the_wait_and_stays_deleted(broker: MemoryBroker, caller: AMQPBackend) -> None:
     for moment in range(20):
         task_id = f"deleted-{moment}"
-        waiting = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+        waiting = asyncio.create_task(caller.wait_for(task_id, timeout=30))
         name = f"aioresults.task.{task_id}"
 
         def consumed(name: str = name) -> bool:
@@ -101,11 +101,11 @@ async def test_joining_a_wait_that_is_just_being_failed(
 ) -> None:
     for moment in range(20):
         task_id = f"joined-{moment}"
-        first = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+        first = asyncio.create_task(caller.wait_for(task_id, timeout=30))
         await eventually(lambda: len(queues(broker)) == 1 and broker.queues()[0].consumers == 1)
         broker.delete_queue(f"aioresults.task.{task_id}")
         await turns(moment)
-        second = asyncio.create_task(caller.wait_for(task_id, timeout=5))
+        second = asyncio.create_task(caller.wait_for(task_id, timeout=30))
         with pytest.raises(ResultForgotten):
             await first
         await turns(20)
@@ -125,7 +125,7 @@ async def test_one_look_that_is_cancelled_takes_nothing(caller: AMQPBackend, wor
         looking.cancel()
         await asyncio.wait([looking])
         if looking.cancelled():
-            assert await caller.wait_for(task_id, timeout=5) == "result", moment
+            assert await caller.wait_for(task_id, timeout=30) == "result", moment
 
 
 async def test_one_look_at_many_that_is_cancelled_takes_nothing(caller: AMQPBackend, worker: AMQPBackend) -> None:
@@ -138,7 +138,7 @@ async def test_one_look_at_many_that_is_cancelled_takes_nothing(caller: AMQPBack
         looking.cancel()
         await asyncio.wait([looking])
         if looking.cancelled():
-            assert list(await caller.get_many(ids, timeout=5)) == ids, moment
+            assert list(await caller.get_many(ids, timeout=30)) == ids, moment
 
 
 async def _all(backend: AMQPBackend, ids: list[str]) -> object:

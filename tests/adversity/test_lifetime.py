@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 
 import aio_pika
@@ -21,24 +22,25 @@ from tests.proxy import Proxy
 MakeProxy = Callable[[str], Awaitable[Proxy]]
 
 
-def nobody() -> str:
-    """Return the URL of a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"amqp://guest:guest@127.0.0.1:{probe.getsockname()[1]}/"
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """The URL of a port on which nobody listens, nor will: it is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"amqp://guest:guest@127.0.0.1:{taken.getsockname()[1]}/"
 
 
 async def test_open_with_the_broker_down(amqp_url: str, proxy: MakeProxy) -> None:
     between = await proxy(amqp_url)
     async with no_leaks():
         between.cut()
-        backend = AMQPBackend(between.url_for(amqp_url), connect_timeout=0.3)
+        backend = AMQPBackend(between.url_for(amqp_url), connect_timeout=3)
         with pytest.raises(BrokerUnavailable):
             await backend.open()
         await between.restore()
         await backend.open()
-        await backend.store_result("opened-late", 1)
-        await backend.forget("opened-late")
+        await backend.store_result(task_id := secrets.token_hex(8), 1)
+        await backend.forget(task_id)
         await backend.close()
 
 
@@ -79,16 +81,16 @@ async def test_open_in_a_scope_that_is_cancelled_leaves_nothing(amqp_url: str, p
         await eventually(lambda: between.connections == 0)
 
 
-async def test_close_while_it_is_opened() -> None:
+async def test_close_while_it_is_opened(nobody: str) -> None:
     async with no_leaks():
-        backend = AMQPBackend(nobody(), connect_timeout=30)
+        backend = AMQPBackend(nobody, connect_timeout=30)
         opening = asyncio.create_task(backend.open())
         await eventually(lambda: backend.stats()["failed_connects"] != 0)
         began = monotonic()
         await backend.close()
         with pytest.raises(BackendClosed):
             await opening
-        assert monotonic() - began < 2
+        assert monotonic() - began < 10
 
 
 async def test_close_at_every_moment_of_open(amqp_url: str) -> None:
@@ -131,8 +133,8 @@ async def test_close_ends_every_call(amqp_url: str, proxy: MakeProxy, frozen: bo
         await asyncio.sleep(0.05)
         began = monotonic()
         await asyncio.gather(backend.close(), backend.close())
-        await asyncio.wait(calls, timeout=5)
-        assert monotonic() - began < (14 if frozen else 2)
+        await asyncio.wait(calls, timeout=30)
+        assert monotonic() - began < (20 if frozen else 4.5)  # `CLOSE_TIMEOUT` is for what can be sent
         for call in calls[:5]:
             assert isinstance(call.exception(), BackendClosed)
         assert isinstance(calls[5].exception(), (BackendClosed, BrokerUnavailable))
@@ -179,8 +181,8 @@ async def test_a_session_whose_first_connection_dies_while_the_second_opens_is_r
         return await aio_pika.connect(between.url_for(amqp_url))
 
     async with AMQPBackend(connection=connect) as backend:
-        await backend.store_result("second", 2)
-        assert await backend.wait_for("second", timeout=5) == 2
+        await backend.store_result(task_id := secrets.token_hex(8), 2)
+        assert await backend.wait_for(task_id, timeout=30) == 2
 
 
 async def test_an_error_in_revive_is_raised_by_open(amqp_url: str) -> None:
@@ -193,7 +195,7 @@ async def test_an_error_in_revive_is_raised_by_open(amqp_url: str) -> None:
         began = monotonic()
         with pytest.raises(AioResultsError, match="of the user's own"):
             await backend.open()
-        assert monotonic() - began < 5
+        assert monotonic() - began < 9  # `connect_timeout` is 10
         await backend.close()
 
 
@@ -226,11 +228,11 @@ def test_a_bad_url_does_not_say_the_password(url: str | list[str]) -> None:
     assert not any(SECRET in text for text in texts), texts
 
 
-async def test_no_log_line_says_the_password(proxy: MakeProxy, amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_line_says_the_password(nobody: str, amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     wrong = amqp_url.replace("guest:guest@", f"guest:{SECRET}@")
     errors: list[object] = []
-    for url in (wrong, nobody().replace("guest:guest", f"guest:{SECRET}")):
+    for url in (wrong, nobody.replace("guest:guest", f"guest:{SECRET}")):
         backend = AMQPBackend(url, connect_timeout=0.5)
         try:
             await backend.open()

@@ -58,7 +58,7 @@ async def at_work(
     ):
         work = asyncio.gather(wait_all(caller, ids), store_all(worker, ids))
         yield work
-        returned, _ = await asyncio.wait_for(work, 25)
+        returned, _ = await asyncio.wait_for(work, 120)
         assert returned == Counter(f"result of {task_id}" for task_id in ids)
         assert caller.stats()["waiting"] == 0
         assert worker.stats()["unconfirmed"] == 0
@@ -97,15 +97,15 @@ async def test_a_store_goes_on_as_soon_as_there_is_a_connection(amqp_url: str, p
     between = await proxy(amqp_url)
     took = []
     async with AMQPBackend(between.url_for(amqp_url)) as backend:
-        for task_id in new_ids(3):
+        for task_id in new_ids(5):
             await asyncio.sleep(1.1)  # a session that did not live for a second is not replaced at once
             between.drop()
             began = monotonic()
             await backend.store_result(task_id, 1)
             took.append(monotonic() - began)
-            await backend.wait_for(task_id, timeout=5)
+            await backend.wait_for(task_id, timeout=30)
     # Connecting takes some milliseconds; the second wait of the default policy would be a second.
-    assert min(took[1:]) < 0.7  # the first had no channel yet that looked alive
+    assert min(took[1:]) < 0.9  # the first had no channel yet that looked alive
 
 
 async def test_closing_leaves_no_taken_result_behind_though_deletions_lag(
@@ -143,7 +143,9 @@ async def test_states_never_go_backwards(
     async with (
         no_leaks(),
         AMQPBackend(here.url_for(amqp_url), routing=one) as caller,
-        AMQPBackend(there.url_for(amqp_url), routing=other, store_only=True) as worker,
+        AMQPBackend(
+            there.url_for(amqp_url), routing=other, store_only=True, retry_policy={"max_retries": 60}
+        ) as worker,
     ):
         request = Request(reply_to=caller.reply_to)
 
@@ -159,7 +161,7 @@ async def test_states_never_go_backwards(
         ids = new_ids(40)
         watching = asyncio.gather(*map(watch, ids))
         reporting = asyncio.gather(*map(report, ids))
-        while not watching.done():
+        for _ in range(30):  # and no more: where connecting takes longer than this, there would never be an end
             await asyncio.sleep(rng.uniform(0.05, 0.3))
             if not reporting.done():
                 rng.choice([here, there]).drop()

@@ -75,7 +75,7 @@ async def test_in_another_event_loop(amqp_url: str) -> None:
         for text in await asyncio.to_thread(asyncio.run, elsewhere()):
             assert "run_coroutine_threadsafe" in text
         await backend.store_result("place", 1)
-        assert await backend.wait_for("place", timeout=5) == 1
+        assert await backend.wait_for("place", timeout=30) == 1
 
 
 async def test_after_a_fork(amqp_url: str) -> None:
@@ -127,7 +127,7 @@ def test_the_loop_is_closed_under_it_over_amqp(amqp_url: str) -> None:
             await backend.close()
         async with AMQPBackend(amqp_url) as other:
             await other.store_result("closed-under", 2)
-            assert await other.wait_for("closed-under", timeout=5) == 2
+            assert await other.wait_for("closed-under", timeout=30) == 2
 
     asyncio.run(again())
 
@@ -142,9 +142,9 @@ async def test_opened_twice_at_once_with_one_of_them_cancelled(amqp_url: str, pr
         first.cancel()
         await asyncio.wait([first])
         await between.restore()
-        assert await asyncio.wait_for(second, 5) is backend
+        assert await asyncio.wait_for(second, 30) is backend
         await backend.store_result("twice", 1)
-        assert await backend.wait_for("twice", timeout=5) == 1
+        assert await backend.wait_for("twice", timeout=30) == 1
         await backend.close()
 
 
@@ -167,10 +167,10 @@ async def test_a_silent_node_leaves_time_for_the_next(amqp_url: str, proxy: Make
     urls = [silent.url_for(amqp_url), amqp_url]
     async with no_leaks():
         began = monotonic()
-        async with AMQPBackend(urls, connect_timeout=3) as backend:
-            assert monotonic() - began < 3
-            await backend.store_result("second node", 1)
-            assert await backend.wait_for("second node", timeout=5) == 1
+        async with AMQPBackend(urls, connect_timeout=6) as backend:
+            assert monotonic() - began < 6
+            await backend.store_result(task_id := secrets.token_hex(8), 1)
+            assert await backend.wait_for(task_id, timeout=30) == 1
         silent.resume()  # the proxy's own sockets
 
 
@@ -182,6 +182,6 @@ async def test_nodes_that_are_all_silent_end_open_in_time(amqp_url: str, proxy: 
         began = monotonic()
         with pytest.raises(BrokerUnavailable):
             await backend.open()
-        assert monotonic() - began < 2.5  # a quarter of a second more for an attempt to be given up
+        assert monotonic() - began < 5  # a quarter of a second more for an attempt to be given up
         await backend.close()
         silent.resume()

@@ -18,7 +18,7 @@ from tests.nodes import Node, settle_streams, until_login
 TIMES = 2
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 async def test_recovery_from_a_restart(own_broker: Node, how: str) -> None:
     await asyncio.to_thread(settle_streams, [own_broker])

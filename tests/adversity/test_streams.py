@@ -65,4 +65,4 @@ async def test_a_broker_without_streams() -> None:
         await asyncio.to_thread(node.ctl, "enable_feature_flag", "stream_queue")
         async with AMQPBackend(node.url, routing=ResultStream()) as backend:
             await backend.store_result("task", 1)
-            assert await backend.wait_for("task", timeout=10) == 1
+            assert await backend.wait_for("task", timeout=30) == 1

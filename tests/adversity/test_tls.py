@@ -75,7 +75,7 @@ async def test_own_ca_and_client_certificate(port: int, ca: trustme.CA) -> None:
     context = client_of(ca, ca.issue_cert("caller@aioresults"))
     async with no_leaks(), AMQPBackend(url(port), ssl_context=context) as backend:
         await backend.store_result("over-tls", "x" * 100_000)
-        assert await backend.wait_for("over-tls", timeout=5) == "x" * 100_000
+        assert await backend.wait_for("over-tls", timeout=30) == "x" * 100_000
 
 
 async def test_certificates_named_in_the_url(port: int, ca: trustme.CA, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_certificates_named_in_the_url(port: int, ca: trustme.CA, tmp_path
     query = f"?cafile={tmp_path}/ca.pem&certfile={tmp_path}/client.pem&keyfile={tmp_path}/client.key"
     async with AMQPBackend(url(port, query=query)) as backend:
         await backend.store_result("over-tls", 2)
-        assert await backend.wait_for("over-tls", timeout=5) == 2
+        assert await backend.wait_for("over-tls", timeout=30) == 2
 
 
 async def test_no_client_certificate(port: int, ca: trustme.CA) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from typing import ClassVar
 
 from aioresults import QueuePerTask, ResultStream
@@ -14,7 +16,8 @@ class PerTask(ResultBackend):
     routing: ClassVar[Routing] = QueuePerTask()
 
 
-STREAM = ResultStream("aioresults.interop")
+#: Of one test process and its workers: when another one has finished, it deletes its own.
+STREAM = ResultStream(os.environ.get("INTEROP_STREAM", f"aioresults.interop.{secrets.token_hex(4)}"))
 
 
 class Stream(ResultBackend):

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from aioresults import MessageReturned, RemoteError, ResultMeta, ResultTimeout, TaskRevoked
 from aioresults.errors import RemoteTraceback
+from tests.eventually import eventually
 from tests.interop.caller import TIMEOUT, Caller, calling, watched
 from tests.interop.errors import AppError
 from tests.interop.worker import Worker
@@ -72,8 +74,8 @@ async def test_reports_and_retries(caller: Caller) -> None:
     if caller.worker.is_solo:
         assert retries == [("again", 0), ("again", 1)]
     else:
-        # Each try runs in a process of its own: the last may answer before the one that asked for it has said so.
-        assert retries[0] == ("again", 0)
+        # Each try runs in a process of its own: the last may answer before those that asked for it have said so.
+        assert {*retries} <= {("again", 0), ("again", 1)}
 
 
 async def test_values_of_a_type(caller: Caller) -> None:
@@ -127,12 +129,15 @@ async def test_expired(caller: Caller) -> None:
         await caller.echo.using(expires=datetime.datetime.now(UTC) - datetime.timedelta(seconds=1))("late")
 
 
-async def test_expired_in_the_queue(solo: Caller) -> None:
-    busy = await solo.nap.send(0.5)
+async def test_expired_in_the_queue(solo: Caller, tmp_path: Path) -> None:
+    busy = await solo.hold.send(str(tmp_path / "gate"))
+    late = await solo.echo.using(expires=0.1).send("late")
+    await asyncio.sleep(0.2)
+    (tmp_path / "gate").touch()
 
     with pytest.raises(TaskRevoked, match="expired"):
-        await solo.echo.using(expires=0.1)("late")
-    assert await busy == "rested"
+        await late.get(timeout=TIMEOUT)
+    assert await busy.get(timeout=TIMEOUT) == "released"
 
 
 async def test_ignored_result(caller: Caller) -> None:
@@ -161,9 +166,9 @@ async def test_hard_time_limit_reports_twice(prefork: Caller) -> None:
 
     assert (raised.value.exc_type, raised.value.exc_message) == ("TimeLimitExceeded", [1])
     # STARTED twice, SUCCESS, and the same FAILURE two times: nobody minds, and nothing is kept of the second.
-    assert int(backend.stats()["received"]) - int(before) >= 5
+    await eventually(lambda: int(backend.stats()["received"]) - int(before) >= 5)
     assert backend.stats()["unclaimed"] == 0
-    assert str(await result.get(timeout=1, propagate=False)) == str(raised.value)
+    assert str(await result.get(timeout=TIMEOUT, propagate=False)) == str(raised.value)
 
 
 async def test_many(caller: Caller) -> None:
@@ -172,14 +177,15 @@ async def test_many(caller: Caller) -> None:
     assert values == [number + 1 for number in range(500)]
 
 
-async def test_unknown_queue_and_deadline(solo: Caller) -> None:
+async def test_unknown_queue_and_deadline(solo: Caller, tmp_path: Path) -> None:
     with pytest.raises(MessageReturned, match=r"no queue for routing key 'aioresults\.interop\.nobody'"):
         await solo.echo.using(queue="aioresults.interop.nobody")(1)
-    slow = await solo.nap.send(0.3)
+    slow = await solo.hold.send(str(tmp_path / "gate"))
     with pytest.raises(ResultTimeout):
         await solo.client.call("tests.interop.tasks.echo", 1, timeout=0.1)
+    (tmp_path / "gate").touch()
 
-    assert await slow == "rested"
+    assert await slow.get(timeout=TIMEOUT) == "released"
 
 
 async def test_no_thread(solo: Caller) -> None:

@@ -55,7 +55,7 @@ async def test_values(celery: CeleryClient, layout: Layout, amqp_url: str, seria
         await asyncio.gather(*(backend.store_result(task_id, value) for task_id, value in expected.items()))
 
     def read() -> dict[str, Any]:
-        return dict(celery.app.backend.get_many(list(expected), timeout=10))
+        return dict(celery.app.backend.get_many(list(expected), timeout=30))
 
     metas = await celery.run(read)
 
@@ -108,7 +108,7 @@ async def test_builtin_error(celery: CeleryClient, backend: AMQPBackend) -> None
         result = celery.result(task_id)
         shown = result.state, result.traceback, typed(result.result), result.result.args
         with pytest.raises(KeyError) as raised:
-            result.get(timeout=10)
+            result.get(timeout=30)
         return *shown, raised.value.args
 
     state, traceback, (kind, _), args, raised_args = await celery.run(read)
@@ -237,7 +237,7 @@ async def test_children(celery: CeleryClient, backend: AMQPBackend) -> None:
     def read() -> tuple[Any, ...]:
         alone, grouped = celery.result(task_id).children
         assert isinstance(grouped, GroupResult)
-        return alone.id, alone.parent.id, alone.get(timeout=10), grouped.id, grouped.join(timeout=10)
+        return alone.id, alone.parent.id, alone.get(timeout=30), grouped.id, grouped.join(timeout=30)
 
     assert await celery.run(read) == (child, task_id, "child", group, ["member"])
 
@@ -258,9 +258,9 @@ async def test_get_many_and_native_join(celery: CeleryClient, backend: AMQPBacke
 
     def join(first: list[str], second: list[str]) -> tuple[Any, Any]:
         assert isinstance(celery.app.backend, CeleryAMQPBackend)
-        joined = ResultSet([celery.result(task_id) for task_id in first], app=celery.app).join_native(timeout=10)
+        joined = ResultSet([celery.result(task_id) for task_id in first], app=celery.app).join_native(timeout=30)
         native = GroupResult(new_id(), [celery.result(task_id) for task_id in second], app=celery.app).iter_native(
-            timeout=10
+            timeout=30
         )
         return joined, {task_id: meta["result"] for task_id, meta in native}
 
@@ -277,7 +277,7 @@ async def test_group_with_a_failure(celery: CeleryClient, backend: AMQPBackend) 
     await backend.store_result(ids[2], 2)
 
     def join() -> Any:
-        return ResultSet([celery.result(task_id) for task_id in ids], app=celery.app).get(timeout=10)
+        return ResultSet([celery.result(task_id) for task_id in ids], app=celery.app).get(timeout=30)
 
     with pytest.raises(AppError, match="in the middle"):
         await celery.run(join)

@@ -16,12 +16,10 @@ import pytest
 from aioresults import AMQPBackend, RemoteError, ResultMeta, ResultTimeout, TaskRevoked
 from aioresults.errors import RemoteTraceback
 from tests.eventually import eventually
-from tests.interop.caller import watched
+from tests.interop.caller import TIMEOUT, watched
 from tests.interop.client import CeleryClient
 from tests.interop.errors import AppError, CodeError, Outer
 from tests.interop.worker import QUEUE_PER_TASK, SOLO, Worker
-
-TIMEOUT = 30  # seconds; the first task of a worker waits for it to start
 
 
 @dataclass
@@ -271,7 +269,7 @@ async def test_revoked(pair: Pair) -> None:
     task_id = str(uuid.uuid4())
     control = pair.client.app.control
     answers = await pair.client.run(
-        lambda: control.revoke(task_id, destination=[pair.worker.name], reply=True, timeout=10, limit=1)
+        lambda: control.revoke(task_id, destination=[pair.worker.name], reply=True, timeout=30, limit=1)
     )
     assert [list(answer) for answer in answers] == [[pair.worker.name]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -16,12 +17,12 @@ async def test_ping(solo: Caller, prefork: Caller) -> None:
     nodes = [solo.worker.name, prefork.worker.name]
     started = monotonic()
 
-    answers = await solo.client.ping(timeout=10, destination=nodes)
-    one = await solo.client.ping(timeout=10, limit=1)
+    answers = await solo.client.ping(timeout=30, destination=nodes)
+    one = await solo.client.ping(timeout=30, limit=1)
 
     assert answers == {node: {"ok": "pong"} for node in nodes}
     assert len(one) == 1
-    assert monotonic() - started < 9  # it does not wait for more than there can be
+    assert monotonic() - started < 25  # it does not wait for more than there can be
 
 
 async def test_a_deadline(solo: Caller) -> None:
@@ -31,29 +32,30 @@ async def test_a_deadline(solo: Caller) -> None:
     assert 0.3 <= monotonic() - started < 5
 
 
-async def test_inspection(prefork: Caller) -> None:
+async def test_inspection(prefork: Caller, tmp_path: Path) -> None:
     node = prefork.worker.name
-    napping = await prefork.nap.send(1)
+    held = await prefork.hold.send(str(tmp_path / "gate"))
 
     async def is_active() -> bool:
-        answers = await prefork.client.control("active", destination=node, timeout=5)
-        return [task["id"] for task in answers[node]] == [napping.id]
+        answers = await prefork.client.control("active", destination=node, timeout=30)
+        return [task["id"] for task in answers[node]] == [held.id]
 
     await eventually(is_active, within=TIMEOUT)
-    registered = await prefork.client.control("registered", destination=[node], timeout=5)
-    stats = await prefork.client.control("stats", destination=node, timeout=5)
-    unknown = await prefork.client.control("no_such_command", destination=node, timeout=5)
+    registered = await prefork.client.control("registered", destination=[node], timeout=30)
+    stats = await prefork.client.control("stats", destination=node, timeout=30)
+    unknown = await prefork.client.control("no_such_command", destination=node, timeout=30)
 
     assert "tests.interop.tasks.nap" in registered[node]
     assert stats[node]["pool"]["max-concurrency"] == 2
     assert "KeyError" in unknown[node]["error"]
-    assert await napping.get(TIMEOUT) == "rested"
+    (tmp_path / "gate").touch()
+    assert await held.get(TIMEOUT) == "released"
 
 
 async def test_revoked_before_it_runs(solo: Caller) -> None:
     doomed = solo.echo.s("never").freeze()
 
-    answers = await solo.client.revoke(doomed.result.id, destination=solo.worker.name, timeout=10)
+    answers = await solo.client.revoke(doomed.result.id, destination=solo.worker.name, timeout=30)
 
     assert "flagged as revoked" in answers[solo.worker.name]["ok"]
     with pytest.raises(TaskRevoked, match="revoked"):
@@ -74,8 +76,8 @@ async def test_revoked_while_it_runs(prefork: Caller) -> None:
 
 
 async def test_revoked_while_it_waits_for_its_time(solo: Caller) -> None:
-    later = await solo.echo.using(countdown=1).send("never")
-    assert await solo.client.revoke(later.id, timeout=10, destination=solo.worker.name)
+    later = await solo.echo.using(countdown=5).send("never")
+    assert await solo.client.revoke(later.id, timeout=30, destination=solo.worker.name)
 
     with pytest.raises(TaskRevoked):
         await later.get(TIMEOUT)
@@ -84,7 +86,7 @@ async def test_revoked_while_it_waits_for_its_time(solo: Caller) -> None:
 async def test_many_commands_at_once(solo: Caller) -> None:
     node = solo.worker.name
 
-    answers = await asyncio.gather(*(solo.client.ping(timeout=10, destination=node) for _ in range(5)))
+    answers = await asyncio.gather(*(solo.client.ping(timeout=30, destination=node) for _ in range(5)))
 
     assert answers == [{node: {"ok": "pong"}}] * 5
 

@@ -77,7 +77,7 @@ async def test_entities_are_equal(layout: Layout, settings: dict[str, Any]) -> N
 async def test_ours_first(layout: Layout, amqp_url: str, settings: dict[str, Any]) -> None:
     task_id = str(uuid.uuid4())
     async with celery_client(amqp_url, layout, settings) as client, our_backend(amqp_url, layout, settings) as backend:
-        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=10))
+        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=30))
         await consuming(backend, 1)
 
         assert await client.state(task_id) == "PENDING"
@@ -107,7 +107,7 @@ async def test_celery_first(layout: Layout, amqp_url: str, settings: dict[str, A
     task_id = str(uuid.uuid4())
     async with celery_client(amqp_url, layout, settings) as client, our_backend(amqp_url, layout, settings) as backend:
         assert await client.state(task_id) == "PENDING"
-        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=10))
+        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=30))
         await consuming(backend, 1)
 
         await backend.store_result(task_id, "value")
@@ -133,11 +133,11 @@ async def test_mismatch_of_a_queue(
         AMQPBackend(amqp_url, routing=layout.routing(), **difference) as backend,
     ):
         assert await client.state(mismatched) == "PENDING"
-        waiting = asyncio.create_task(backend.wait_for(other, timeout=10))
+        waiting = asyncio.create_task(backend.wait_for(other, timeout=30))
         await consuming(backend, 1)
 
         with pytest.raises(InequivalentArgument, match=argument) as raised:
-            await backend.wait_for(mismatched, timeout=10)
+            await backend.wait_for(mismatched, timeout=30)
 
         # What else the backend does goes on.
         await backend.store_result(other, "value")
@@ -174,7 +174,7 @@ async def test_celery_refuses_a_mismatch_too(layout: Layout, amqp_url: str) -> N
         with pytest.raises(Exception, match=r"PRECONDITION_FAILED.*x-expires"):
             await client.state(task_id)
 
-        assert await backend.wait_for(task_id, timeout=10) == "value"
+        assert await backend.wait_for(task_id, timeout=30) == "value"
 
 
 async def test_exchange_of_another_name_and_type(layout: Layout, amqp_url: str) -> None:
@@ -192,7 +192,7 @@ async def test_exchange_of_another_name_and_type(layout: Layout, amqp_url: str) 
 
         task_id = str(uuid.uuid4())
         await client.store(task_id, "theirs")
-        assert await backend.wait_for(task_id, timeout=10) == "theirs"
+        assert await backend.wait_for(task_id, timeout=30) == "theirs"
 
 
 def delete_exchange(app: Celery, name: str) -> None:

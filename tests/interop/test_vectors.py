@@ -89,7 +89,7 @@ async def test_pickles_where_pickle_was_registered(amqp_url: str, tmp_path: Path
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
-        await eventually(lambda: not child.running, within=40)
+        await eventually(lambda: not child.running, within=120)
     finally:
         child.kill()
     assert child.returncode == 0, log.read_text()

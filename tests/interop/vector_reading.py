@@ -101,16 +101,16 @@ async def _read(backend: AMQPBackend, channel: AbstractChannel, name: str, vecto
         await publish(channel, queue.name, vector)  # what cannot be read is dropped
     seen = Seen(name, vector, looked)
     if isinstance(looked, ResultMeta) and not looked.is_ready:
-        watching = backend.watch(task_id, timeout=10)
+        watching = backend.watch(task_id, timeout=30)
         async with aclosing(watching) as reports:
             seen.watched = await anext(reports)
     else:
         try:
-            seen.returned = await backend.wait_for(task_id, timeout=10, cache=False)
+            seen.returned = await backend.wait_for(task_id, timeout=30, cache=False)
         except Exception as error:
             seen.raised = error
     if isinstance(looked, ResultMeta) and looked.is_ready:
-        seen.unpropagated = await backend.wait_for(task_id, timeout=10, propagate=False)
+        seen.unpropagated = await backend.wait_for(task_id, timeout=30, propagate=False)
     seen.after = await backend.get_task_meta(task_id)
     return seen
 

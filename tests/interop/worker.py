@@ -106,6 +106,7 @@ class Worker:
                 "PYTHONPATH": str(ROOT),
                 "INTEROP_BROKER": self._broker_url,
                 "INTEROP_SETTINGS": json.dumps(self.settings),
+                "INTEROP_STREAM": STREAM.name,
             },
         )
 

@@ -24,7 +24,7 @@ def test_a_seed_is_a_sequence() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_some_faults(own_broker: Node) -> None:
     tally = Tally()
     options = argparse.Namespace(seed=1, faults=8, only="c", verbose=False)

@@ -40,7 +40,7 @@ def name() -> str:
 @pytest.fixture
 async def client(name: str) -> AsyncIterator[CeleryClient]:
     """A client whose default queue is there."""
-    async with CeleryClient(AMQPBackend(f"memory://{name}", routing=ReplyQueue()), send_timeout=2) as client:
+    async with CeleryClient(AMQPBackend(f"memory://{name}", routing=ReplyQueue()), send_timeout=10) as client:
         await Queue("celery")(await client.backend.channel()).declare()
         yield client
 
@@ -76,16 +76,16 @@ async def test_as_celery_sends(client: CeleryClient) -> None:
 
 
 async def test_times(client: CeleryClient) -> None:
-    await client.send("a", countdown=10, expires=60)
+    await client.send("a", countdown=60, expires=60)
     await client.send("a", eta=datetime.datetime(2030, 1, 2, 3), expires=datetime.timedelta(minutes=1))
 
     now = datetime.datetime.now(UTC)
     first, second = (await sent(client)).headers, (await sent(client)).headers
     eta, expires = (datetime.datetime.fromisoformat(first[field]) for field in ("eta", "expires"))
-    assert 9 < (eta - now).total_seconds() <= 10
-    assert 59 < (expires - now).total_seconds() <= 60
+    assert 50 < (eta - now).total_seconds() <= 60
+    assert 50 < (expires - now).total_seconds() <= 60
     assert second["eta"] == "2030-01-02T03:00:00+00:00"
-    assert 59 < (datetime.datetime.fromisoformat(second["expires"]) - now).total_seconds() <= 60
+    assert 50 < (datetime.datetime.fromisoformat(second["expires"]) - now).total_seconds() <= 60
 
 
 @pytest.mark.parametrize(
@@ -226,10 +226,10 @@ async def test_a_worker_answers(client: CeleryClient) -> None:
                 message.ack()
 
     worker = asyncio.create_task(work())
-    total = client.task("total", timeout=5)
+    total = client.task("total", timeout=30)
 
     assert await total(1, 2) == 3
     assert await total.using(priority=3)(1, 2, start=4) == 7
-    assert await (await client.send("total", 4)).get(timeout=5) == 4
+    assert await (await client.send("total", 4)).get(timeout=30) == 4
     assert repr(total) == "<Task total>"
     worker.cancel()

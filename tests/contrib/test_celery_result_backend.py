@@ -55,7 +55,7 @@ async def test_a_store(url: str) -> None:
 
         assert backend.store_result(task_id, {"x": 1}, states.SUCCESS, request=request) == {"x": 1}
 
-        meta = await caller.consume(task_id, timeout=5)
+        meta = await caller.consume(task_id, timeout=30)
     assert (meta.result, meta.group_id, meta.name, meta.args, meta.kwargs) == ({"x": 1}, "g", "t", [1], {"k": 2})
     assert (meta.retries, meta.children, meta.date_done is None) == (1, [], False)
 
@@ -67,7 +67,7 @@ async def test_a_failure(url: str) -> None:
         worker(url).mark_as_failure(task_id, KeyError("k"), traceback="the traceback", request=request)
 
         with pytest.raises(KeyError, match="k") as raised:
-            await caller.wait_for(task_id, timeout=5)
+            await caller.wait_for(task_id, timeout=30)
     assert str(raised.value.__cause__) == "the traceback"
 
 

@@ -57,7 +57,7 @@ def service(**settings: Any) -> FastAPI:
     @app.websocket("/echo/{task_id}")
     async def echo(websocket: WebSocket, task_id: str, results: Results) -> None:
         await websocket.accept()
-        await websocket.send_json(await results.wait_for(task_id, timeout=5))
+        await websocket.send_json(await results.wait_for(task_id, timeout=30))
         await websocket.close()
 
     return app
@@ -273,7 +273,7 @@ class TestEvents:
         for percent in (10, 10, 90):
             await amqp_results.store_result("task", {"percent": percent}, "PROGRESS")
         await amqp_results.store_result("task", 42)
-        events = await asyncio.wait_for(collecting, 10)
+        events = await asyncio.wait_for(collecting, 30)
         reports = [json.loads(event.data) for event in events]
         assert [report["status"] for report in reports] == ["PENDING", "PROGRESS", "PROGRESS", "SUCCESS"]
         assert [event.id for event in events] == [report["report_id"] for report in reports]
@@ -361,7 +361,7 @@ class TestInALoopOfItsOwn:
         made: list[AMQPBackend] = []
 
         def make() -> AMQPBackend:
-            made.append(AMQPBackend(broker.url, rpc_timeout=0.1))
+            made.append(AMQPBackend(broker.url, rpc_timeout=1))
             return made[-1]
 
         with TestClient(service(lifespan=lifespan(make, tracebacks=True))) as client:
@@ -525,7 +525,7 @@ class TestStream:
 
     async def test_a_task_that_is_forgotten(self, client: httpx.AsyncClient, amqp_results: AMQPBackend) -> None:
         await amqp_results.store_result("task", 42)
-        assert await amqp_results.wait_for("task", timeout=5) == 42
+        assert await amqp_results.wait_for("task", timeout=30) == 42
         await amqp_results.forget("task")
         assert (await client.get("/tasks/task")).status_code == 404
 

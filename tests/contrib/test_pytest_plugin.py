@@ -20,7 +20,7 @@ from aioresults import AMQPBackend, ResultForgotten
 
 async def test_stored_here_and_awaited_here(amqp_results):
     await amqp_results.store_result("task", 42)
-    assert await amqp_results.wait_for("task", timeout=5) == 42
+    assert await amqp_results.wait_for("task", timeout=30) == 42
 
 
 async def test_nothing_is_left_for_the_next_test(amqp_results, result_broker):
@@ -31,7 +31,7 @@ async def test_nothing_is_left_for_the_next_test(amqp_results, result_broker):
 class TestFaults:
     async def test_a_wait_outlasts_a_cut(self, amqp_results, result_broker):
         async with AMQPBackend(result_broker.url, store_only=True) as worker, asyncio.TaskGroup() as group:
-            waiting = group.create_task(amqp_results.wait_for("task", timeout=5))
+            waiting = group.create_task(amqp_results.wait_for("task", timeout=30))
             while not result_broker.queues():
                 await asyncio.sleep(0)
             result_broker.cut()
@@ -40,7 +40,7 @@ class TestFaults:
         assert amqp_results.stats()["sessions"] == 2
 
     async def test_a_queue_is_deleted(self, amqp_results, result_broker):
-        waiting = asyncio.create_task(amqp_results.consume("task", timeout=5))
+        waiting = asyncio.create_task(amqp_results.consume("task", timeout=30))
         while amqp_results.stats()["consuming"] == 0:
             await asyncio.sleep(0)
         result_broker.delete_queue(amqp_results.rkey("task"))
@@ -52,7 +52,7 @@ class TestFaults:
         result_broker.duplicate = True
         started = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(amqp_results.wait_for("task", timeout=5))
+            waiting = group.create_task(amqp_results.wait_for("task", timeout=30))
             await amqp_results.store_result("task", 42)
         assert waiting.result() == 42
         assert asyncio.get_running_loop().time() - started >= 0.04
@@ -92,9 +92,9 @@ async def own(result_broker):
 @pytest.mark.parametrize("number", [1, 2])
 async def test_both(own, shared, amqp_results, number):
     await own.store_result("task", number)
-    assert await amqp_results.wait_for("task", timeout=5) == number
+    assert await amqp_results.wait_for("task", timeout=30) == number
     await shared.store_result(str(number), number)
-    assert await shared.wait_for(str(number), timeout=5) == number
+    assert await shared.wait_for(str(number), timeout=30) == number
     assert (await shared.get_task_meta("1")).result == 1
 """
 
@@ -168,7 +168,7 @@ def test_its_backend_is_what_the_user_says(pytester: pytest.Pytester, mode: str)
 
     async def test_options(amqp_results):
         await amqp_results.store_result("task", b"42", request=Request(reply_to=amqp_results.reply_to))
-        assert await amqp_results.wait_for("task", timeout=5) == b"42"
+        assert await amqp_results.wait_for("task", timeout=30) == b"42"
     """
     run(pytester, suite, options).assert_outcomes(passed=2)
 
@@ -252,7 +252,7 @@ from aioresults import AMQPBackend
 async def test_real(rabbitmq, number):
     async with AMQPBackend(rabbitmq.url) as backend:
         await backend.store_result(f"{number} of the plug-in", number)
-        assert await backend.wait_for(f"{number} of the plug-in", timeout=5) == number
+        assert await backend.wait_for(f"{number} of the plug-in", timeout=30) == number
 """
 
 

@@ -164,7 +164,7 @@ class TestResults:
         with pytest.raises(ResultSetError) as caught:
             await worker.set_result(task_id, result)
         assert isinstance(caught.value.__cause__, EncodeError | ResultTooLarge)
-        failed = await AsyncTaskiqTask(task_id, client).wait_result(check_interval=0.01, timeout=10)
+        failed = await AsyncTaskiqTask(task_id, client).wait_result(check_interval=0.01, timeout=30)
         assert failed.is_err
         with pytest.raises(EncodeError, match=re.escape(str(caught.value.__cause__))):
             failed.raise_for_error()
@@ -181,10 +181,10 @@ class TestResults:
         assert isinstance(routing, ResultStream | QueuePerTask)
         async with AMQPBackend(broker_url, routing=routing, expires=60) as plain:
             await worker.set_result(task_id, result_of({"answer": 42}))
-            assert await plain.wait_for(task_id, timeout=5) == {"answer": 42}
+            assert await plain.wait_for(task_id, timeout=30) == {"answer": 42}
             await worker.set_result(f"{task_id}-", result_of(None, is_err=True, error=ValueError("no such file")))
             with pytest.raises(ValueError, match="no such file"):
-                await plain.wait_for(f"{task_id}-", timeout=5)
+                await plain.wait_for(f"{task_id}-", timeout=30)
             await plain.store_result(f"{task_id}--", 7)
             await eventually(lambda: client.is_result_ready(f"{task_id}--"))
             assert (await client.get_result(f"{task_id}--")).return_value == 7
@@ -224,7 +224,7 @@ class TestWaiting:
     async def test_until_it_is_there(
         self, worker: AMQPResultBackend[Any], client: AMQPResultBackend[Any], task_id: str
     ) -> None:
-        waiting = asyncio.create_task(AsyncTaskiqTask(task_id, client).wait_result(check_interval=0.01, timeout=10))
+        waiting = asyncio.create_task(AsyncTaskiqTask(task_id, client).wait_result(check_interval=0.01, timeout=30))
         await asyncio.sleep(0.05)
         await worker.set_result(task_id, result_of())
         assert (await waiting).return_value == 11
@@ -299,13 +299,13 @@ async def test_a_result_that_nobody_got_at_once_is_let_go(
 
 
 async def test_a_result_that_was_seen_outlasts_its_broker(memory: MemoryBroker, task_id: str) -> None:
-    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False, rpc_timeout=0.1)
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False, rpc_timeout=1)
     await backend.startup()
     await backend.set_result(task_id, result_of())
     assert await backend.is_result_ready(task_id)
     await stop(memory, backend)
     getting = asyncio.create_task(backend.get_result(task_id))
-    await asyncio.sleep(0.2)  # more than the broker is given to answer
+    await asyncio.sleep(1.2)  # more than the broker is given to answer
     memory.start()
     assert (await getting).return_value == 11
     await backend.shutdown()
@@ -314,7 +314,7 @@ async def test_a_result_that_was_seen_outlasts_its_broker(memory: MemoryBroker, 
 async def test_a_broker_that_is_away_when_somebody_first_asks(
     memory: MemoryBroker, keep_results: bool, task_id: str
 ) -> None:
-    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results, connect_timeout=0.1)
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results, connect_timeout=1)
     await backend.startup()
     memory.stop()
     assert not await backend.is_result_ready(task_id)
@@ -376,7 +376,7 @@ def test_started_again_in_another_loop(memory: MemoryBroker, keep_results: bool,
 async def test_nobody_is_told_for_ever(
     memory: MemoryBroker, keep_results: bool, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioresults.contrib.taskiq.watch.LEASE", 0.05)
+    monkeypatch.setattr("aioresults.contrib.taskiq.watch.LEASE", 1)
     worker: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
     backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results)
     await worker.startup()
@@ -404,7 +404,7 @@ async def test_a_worker_that_only_stores_reads_no_stream(memory: MemoryBroker, t
 
 
 async def test_results_expire(memory: MemoryBroker, keep_results: bool, task_id: str) -> None:
-    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results, result_ex_time=1)
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results, result_ex_time=3)
     await backend.startup()
     await backend.set_result(task_id, result_of())
 
@@ -417,7 +417,7 @@ async def test_results_expire(memory: MemoryBroker, keep_results: bool, task_id:
 
     if keep_results:
         assert await backend.is_result_ready(task_id)
-    await asyncio.sleep(1.1 if not keep_results else 0)  # a look would keep a queue from expiring
+    await asyncio.sleep(3.1 if not keep_results else 0)  # a look would keep a queue from expiring
     await eventually(gone)
     await backend.shutdown()
 
@@ -458,7 +458,7 @@ class TestWorkers:
 
     async def test_a_project(self, project: AioPikaBroker) -> None:
         sent = [await tasks.add.kicker().with_broker(project).kiq(number, 1) for number in range(20)]
-        results = await asyncio.gather(*(task.wait_result(timeout=40) for task in sent))
+        results = await asyncio.gather(*(task.wait_result(timeout=90) for task in sent))
         assert [result.return_value for result in results] == list(range(1, 21))
         measured = await tasks.measure.kicker().with_broker(project).kiq("one two")
         figures = (await measured.wait_result(timeout=20)).return_value

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from aioresults.contrib.rabbitmq import free_ports
 from examples.demo import files
 from tests.proxy import Proxy
 
@@ -96,8 +96,10 @@ def test_a_folder_without_files(tmp_path: Path) -> None:
 
 
 def test_a_broker_that_is_not_there(folder: Path) -> None:
-    [port] = free_ports(1)
-    line = fails(folder, url=f"amqp://guest:{PASSWORD}@127.0.0.1:{port}/")
+    with socket.socket() as taken:  # so that nobody can come to listen there
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        line = fails(folder, url=f"amqp://guest:{PASSWORD}@127.0.0.1:{port}/")
     assert f"no use of the broker amqp://guest:**@127.0.0.1:{port}/" in line
     assert PASSWORD not in line
 

@@ -57,14 +57,14 @@ async def test_worker(amqp_url: str, tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, "-W", "error", EXAMPLES / "worker.py"]
     worker = Process(command, log=tmp_path / "log", env=os.environ | {"AMQP_URL": amqp_url})
     try:
-        await eventually(lambda: "waiting" in (tmp_path / "log").read_text(), within=30)
+        await eventually(lambda: "waiting" in (tmp_path / "log").read_text(), within=90)
         async with AMQPBackend(amqp_url, routing=ReplyQueue()) as results:
             producer = Producer(await results.channel())
             found = []
             for body in (b"one two three", b"four", b"\xff"):
                 task_id = str(uuid.uuid4())
                 await producer.publish(body, "words", message_id=task_id, reply_to=results.reply_to)
-                found.append(await results.wait_for(task_id, timeout=10, propagate=False))
+                found.append(await results.wait_for(task_id, timeout=30, propagate=False))
         assert found[:2] == [3, 1]
         assert isinstance(found[2], UnicodeDecodeError)
         assert worker.running
@@ -89,7 +89,7 @@ async def serving(program: str, url: str, folder: Path) -> AsyncIterator[httpx.C
                     assert server.running, (folder / "log").read_text()
                     return False
 
-            await eventually(answers, within=30)
+            await eventually(answers, within=90)
             yield client
     finally:
         server.stop()
@@ -114,7 +114,7 @@ async def test_celery_service(amqp_url: str, tmp_path: Path) -> None:
     env = os.environ | {"AMQP_URL": amqp_url, "PYTHONPATH": str(EXAMPLES)}
     worker = Process(command, log=tmp_path / "worker", env=env)
     try:
-        await eventually(lambda: "ready." in (tmp_path / "worker").read_text(), within=30)
+        await eventually(lambda: "ready." in (tmp_path / "worker").read_text(), within=90)
         async with serving("celery_service", amqp_url, tmp_path) as client:
             assert client.post("/words", params={"text": "one two three"}).json() == {"words": 3}
             refused = client.post("/words", params={"text": " "})

@@ -131,7 +131,7 @@ async def test_a_result_by_settings() -> None:
     async with AMQPBackend.from_app(SimpleNamespace(conf=conf)) as backend:
         task_id = "c0ffee00-0000-4000-8000-000000000000"
         await backend.store_result(task_id, 42)
-        assert await backend.wait_for(task_id, timeout=5) == 42
+        assert await backend.wait_for(task_id, timeout=30) == 42
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ class TestSettling:
             bench.session.before.append(AccessRefused(403, "ACCESS_REFUSED"))
             with caplog.at_level(logging.WARNING, "aioresults"):
                 waiter.take()
-                await asyncio.wait_for(bench.drain.finish(cast("Session", bench.session)), 5)
+                await asyncio.wait_for(bench.drain.finish(cast("Session", bench.session)), 30)
             assert "cannot be deleted" in caplog.text
 
     async def test_a_deletion_that_failed_is_made_up_for(self) -> None:
@@ -238,7 +238,7 @@ class TestSettling:
             await waiter
             bench.session.before.append(BrokerUnavailable("slow"))
             waiter.take()
-            await asyncio.wait_for(bench.drain.deleted("a"), 5)
+            await asyncio.wait_for(bench.drain.deleted("a"), 30)
             assert bench.broker.queue("a") is None
 
     async def test_in_the_next_session(self) -> None:
@@ -252,7 +252,7 @@ class TestSettling:
             waiter.take()
             session = FakeSession(bench.session.connection)
             running = asyncio.create_task(bench.drain.run(cast("Session", session)))
-            await asyncio.wait_for(bench.drain.finish(cast("Session", session)), 5)
+            await asyncio.wait_for(bench.drain.finish(cast("Session", session)), 30)
             assert bench.broker.queue("a") is None
             session.lost.set_result(BrokerUnavailable("the end"))
             await running

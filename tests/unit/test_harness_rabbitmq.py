@@ -17,7 +17,7 @@ import pytest
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQMissing, RabbitMQNode, find_scripts
 from tests.eventually import eventually
 
-pytestmark = pytest.mark.timeout(180)  # a node that cannot start says after 40 s why; some tests start three
+pytestmark = pytest.mark.timeout(300)  # a node that cannot start says after 90 s why; some tests start three
 
 
 async def send(url: str, queue: str, body: bytes) -> None:
@@ -63,7 +63,7 @@ def test_frozen_it_holds_connections_and_says_nothing(private_rabbitmq: RabbitMQ
     with socket.create_connection(("127.0.0.1", private_rabbitmq.port), 5):
         assert not private_rabbitmq.answers(timeout=0.2)
     private_rabbitmq.thaw()
-    assert private_rabbitmq.answers(timeout=10)
+    assert private_rabbitmq.answers(timeout=30)
 
 
 def test_commands_reach_it(private_rabbitmq: RabbitMQNode) -> None:

@@ -410,7 +410,7 @@ async def test_a_consumer_of_dead_letters_sees_them_in_time() -> None:
     seen = Inbox()
     await channel.basic_consume("dead", seen)
     await publish(channel, "q", b"1", b"2")
-    await asyncio.wait_for(seen.wait(2), 5)
+    await asyncio.wait_for(seen.wait(2), 30)
     assert seen.bodies == [b"1", b"2"]
 
 

@@ -43,7 +43,7 @@ async def test_a_publish_that_is_not_answered_fails_its_callers_in_time_and_goes
         stores.append(asyncio.create_task(backend.store_result("task", "last")))
         began = monotonic()
         outcomes = await asyncio.gather(*stores, return_exceptions=True)
-        assert monotonic() - began < 2
+        assert monotonic() - began < 10
         for outcome in outcomes:
             assert isinstance(outcome, BrokerUnavailable)
             assert str(outcome) == (
@@ -52,7 +52,7 @@ async def test_a_publish_that_is_not_answered_fails_its_callers_in_time_and_goes
         broker.unblock()
         # What was on its way arrives; what waited behind it was withdrawn, and others get in.
         await backend.store_result("task", "another")
-        assert await backend.wait_for("task", timeout=5) == "another"
+        assert await backend.wait_for("task", timeout=30) == "another"
         assert backend.stats()["unconfirmed"] == 0
     MemoryBroker.forget("unanswered")
 
@@ -62,7 +62,7 @@ async def test_stopped_before_its_first_step_it_fails_its_callers() -> None:
         stored = backend.store_result("task", 1)
         await backend._lifetime.outbox.stop()
         with pytest.raises(BackendClosed):
-            await asyncio.wait_for(stored, 5)
+            await asyncio.wait_for(stored, 30)
         assert backend.stats()["unconfirmed"] == 0
     MemoryBroker.forget("hasty")
 

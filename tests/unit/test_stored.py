@@ -54,7 +54,7 @@ WAYS: list[Callable[[Coroutine[Any, Any, Any]], Any]] = [
     asyncio.create_task,
     asyncio.ensure_future,
     asyncio.shield,
-    lambda call: asyncio.wait_for(call, 5),
+    lambda call: asyncio.wait_for(call, 30),
     in_a_task_group,
     under_anyio,
     when_it_is_done,
@@ -118,7 +118,7 @@ class TestStoreResult:
     async def test_is_on_its_way_when_the_call_returns(self) -> None:
         async with AMQPBackend("memory://stored") as backend:
             call = backend.store_result("t-1", 1)
-            assert await backend.wait_for("t-1", timeout=5) == 1
+            assert await backend.wait_for("t-1", timeout=30) == 1
             assert await call == 1
 
     async def test_errors_come_when_it_is_awaited(self) -> None:
@@ -158,7 +158,7 @@ class TestStoreResult:
     async def test_where_tasks_are_eager(self) -> None:
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
         async with AMQPBackend("memory://stored") as backend:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert await backend.store_result("t-1", 1) == 1
                 assert await asyncio.gather(*(backend.store_result("t-2", n, "PROGRESS") for n in range(10)))
-            assert await backend.wait_for("t-1", timeout=5) == 1
+            assert await backend.wait_for("t-1", timeout=30) == 1

@@ -26,9 +26,10 @@ from aioresults.messaging import Message
 from aioresults.routing import RoutingOptions
 from aioresults.sessions import Session
 from aioresults.stream import tail
+from aioresults.transport.base import Delivery
 from aioresults.transport.memory import MemoryBroker
 from tests.conformance.conftest import Store
-from tests.conformance.lab import Lab, Raw, new_id, new_name, only, queue_of, where
+from tests.conformance.lab import Lab, Raw, new_id, new_name, only, queue_of, waiting_for, where
 from tests.conformance.test_many import awaited, ids
 from tests.conformance.test_outages import cut
 from tests.conformance.test_watching import collect
@@ -50,6 +51,23 @@ async def store_all(backend: AMQPBackend, task_ids: Iterable[str]) -> None:
 
 async def states_of(backend: AMQPBackend, *task_ids: str) -> list[str]:
     return [(await backend.get_task_meta(task_id)).status for task_id in task_ids]
+
+
+async def first_offset(raw: Raw, stream: str) -> int:
+    """Return the offset of the first message that the broker still keeps."""
+    first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def on_message(delivery: Delivery) -> None:
+        if not first.done():
+            first.set_result((delivery.properties.headers or {})["x-stream-offset"])
+
+    channel = await raw.channel()
+    await channel.basic_qos(1)
+    await channel.basic_consume(stream, on_message, arguments={"x-stream-offset": "first"})
+    try:
+        return await first
+    finally:
+        await channel.close()
 
 
 class TestReading:
@@ -372,6 +390,35 @@ class TestBounds:
         await eventually(lambda: reader.stats()["received"] == 52)
         assert (await reader.get_task_meta(task_id)).status == "PROGRESS"
         assert reader.stats()["fetched"] == 1
+
+    async def test_what_the_broker_keeps_no_longer_is_not_known(self, lab: Lab, raw: Raw) -> None:
+        """Its place in the stream is known, and others have followed there by now."""
+        routing = stream_of(lab, max_length_bytes=20_000, segment_bytes=5_000, index_bytes=1)
+        worker, reader = await lab.open(routing=routing, store_only=True), await lab.open(routing=routing)
+        dropped, kept = ids(5), ids(40)
+        for task_id in dropped:
+            await worker.store_result(task_id, None, "STARTED")
+        for task_id in kept:
+            await worker.store_result(task_id, "x" * 1000)
+        await eventually(lambda: reader.stats()["received"] == 45)
+
+        async def are_dropped() -> bool:
+            return await first_offset(raw, queue_of(reader, "")) > len(dropped)  # and its marker
+
+        await eventually(are_dropped)
+        assert await states_of(reader, dropped[0], kept[-1]) == ["PENDING", "SUCCESS"]
+        with pytest.raises(ResultTimeout):
+            await reader.wait_for(dropped[1], timeout=0)
+        with pytest.raises(ResultTimeout) as caught:
+            await reader.get_many([dropped[2], kept[-1]], timeout=0.5)
+        assert (caught.value.pending, list(caught.value.done)) == ([dropped[2]], [kept[-1]])
+        waiting = asyncio.create_task(reader.wait_for(dropped[3], timeout=10))
+        watching = asyncio.create_task(collect(reader, dropped[4], timeout=10))
+        await waiting_for(reader, 2)
+        for task_id in dropped[3:]:
+            await worker.store_result(task_id, "anew")
+        assert await waiting == "anew"
+        assert [meta.result for meta in await watching] == ["anew"]
 
     async def test_what_comes_while_it_is_fetched_is_told_in_order(self, lab: Lab, worker: AMQPBackend) -> None:
         task_id = new_id()

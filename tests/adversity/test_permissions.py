@@ -19,6 +19,7 @@ from aioresults import (
     AMQPBackend,
     BrokerRefused,
     ChannelError,
+    NotFound,
     QueuePerTask,
     ReplyQueue,
     Request,
@@ -26,6 +27,7 @@ from aioresults import (
     ResultStream,
 )
 from aioresults.routing import Routing
+from aioresults.transport import transport_for
 from tests.adversity.leaks import no_leaks
 from tests.eventually import eventually
 from tests.nodes import Node
@@ -193,6 +195,43 @@ async def test_permissions_that_are_taken_away_and_given_back(users: Users) -> N
         assert await caller.wait_for(first, timeout=30) == 1
         await worker.store_result(second, 2)
         assert await caller.wait_for(second, timeout=30) == 2
+
+
+@pytest.mark.parametrize("layout", [QueuePerTask.celery, QueuePerTask.celery_amqp_backend])
+async def test_an_exchange_that_is_deleted_and_may_not_be_declared_again(
+    users: Users, layout: Callable[[], QueuePerTask]
+) -> None:
+    everything, no_exchange = (".*", ".*", ".*"), ("^(?!celeryresults$)", ".*", ".*")
+    await asyncio.to_thread(users.permit, worker=everything)
+    before, task_id = str(uuid.uuid4()), str(uuid.uuid4())
+    async with no_leaks(), AMQPBackend(users.url("worker"), routing=layout(), store_only=True) as worker:
+        await worker.store_result(before, 1)
+        await asyncio.to_thread(users.permit, worker=no_exchange)
+        await delete_exchange(users.node.url, worker.routing.exchange.name)
+        await forget_permissions(worker)
+        for _ in range(2):
+            with pytest.raises(AccessRefused, match=r"access to exchange 'celeryresults'") as refused:
+                await asyncio.wait_for(worker.store_result(task_id, 2), 5)
+            assert refused.value.reply_code == 403
+        assert (worker.stats()["sessions"], worker.stats()["unconfirmed"]) == (1, 0)
+        await asyncio.to_thread(users.permit, worker=everything)
+        await worker.store_result(task_id, 3)
+        async with AMQPBackend(users.node.url, routing=layout()) as caller:
+            assert await caller.wait_for(task_id, timeout=10) == 3
+
+
+async def delete_exchange(url: str, name: str) -> None:
+    connection = await transport_for(url).connect()
+    await (await connection.channel()).exchange_delete(name)
+    await connection.close()
+
+
+async def forget_permissions(backend: AMQPBackend) -> None:
+    """Have the next declaration made on a channel that is new: the broker remembers permissions for each channel."""
+    session = backend._lifetime.sessions.current
+    assert session is not None
+    with pytest.raises(NotFound):
+        await session.run(lambda channel: channel.queue_declare("no-such-queue", passive=True), publishing=True)
 
 
 async def test_who_reads_a_stream_must_be_allowed_to_write(users: Users) -> None:

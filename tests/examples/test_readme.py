@@ -59,10 +59,3 @@ async def test_the_other_programs_run_one_after_another(broker_url: str) -> None
 
 def eval_in(code: Any, names: dict[str, Any]) -> Callable[[], Any]:
     return lambda: eval(code, names)
-
-
-def test_every_file_that_the_readme_names_is_there() -> None:
-    named = re.findall(r"\]\(([^:)]+)\)", README)
-    assert named
-    for name in named:
-        assert (CHECKOUT / name).exists(), name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 logger = logging.getLogger("aioresults")
 
@@ -18,15 +18,19 @@ logger = logging.getLogger("aioresults")
 class Event:
     """Something that happened; its ``str`` is the log line."""
 
+    _level: ClassVar[int] = logging.WARNING
+
     @property
     def level(self) -> int:
         """The level it is logged at, as in ``logging``."""
-        return logging.WARNING
+        return self._level
 
 
 @dataclass(frozen=True, slots=True)
 class Connected(Event):
     """A session with the broker can be used: everything is declared, and consumed where something is."""
+
+    _level: ClassVar[int] = logging.INFO
 
     #: Where to, without the password.
     uri: str
@@ -36,11 +40,6 @@ class Connected(Event):
     attempts: int
     #: Since the last session was lost, or since ``open``.
     seconds: float
-
-    @property
-    def level(self) -> int:
-        """INFO."""
-        return logging.INFO
 
     def __str__(self) -> str:
         return f"connected to {self.uri} after {self.seconds:.2f} s (session {self.session}, attempt {self.attempts})"
@@ -82,13 +81,10 @@ class ConnectFailed(Event):
 class ConnectRefused(Event):
     """The broker will not have us: password, vhost, TLS, a declaration. Nothing is tried until a call asks for it."""
 
+    _level: ClassVar[int] = logging.ERROR
+
     uri: str
     reason: str
-
-    @property
-    def level(self) -> int:
-        """ERROR."""
-        return logging.ERROR
 
     def __str__(self) -> str:
         return f"refused by {self.uri}: {self.reason}"
@@ -110,14 +106,11 @@ class Blocked(Event):
 class Unblocked(Event):
     """The broker takes messages again."""
 
+    _level: ClassVar[int] = logging.INFO
+
     uri: str
     #: How long it was blocked.
     seconds: float
-
-    @property
-    def level(self) -> int:
-        """INFO."""
-        return logging.INFO
 
     def __str__(self) -> str:
         return f"{self.uri} takes messages again, after {self.seconds:.1f} s"
@@ -127,14 +120,11 @@ class Unblocked(Event):
 class Unroutable(Event):
     """An inbox is not there, yet or no more: its results are tried again by the ``unroutable_policy``."""
 
+    _level: ClassVar[int] = logging.INFO
+
     destination: str
     #: Results that wait for it here.
     waiting: int
-
-    @property
-    def level(self) -> int:
-        """INFO."""
-        return logging.INFO
 
     def __str__(self) -> str:
         return f"there is no queue {self.destination}: trying again with {self.waiting} results for it"
@@ -155,13 +145,10 @@ class NotRouted(Event):
 class LateResult(Event):
     """A result arrived after those who had waited for it had left. It is kept for who asks again."""
 
+    _level: ClassVar[int] = logging.INFO
+
     task_id: str
     status: str
-
-    @property
-    def level(self) -> int:
-        """INFO."""
-        return logging.INFO
 
     def __str__(self) -> str:
         return f"the result of task {self.task_id!r} ({self.status}) came after its waits had ended"

@@ -175,9 +175,7 @@ class Arrivals(Iteration[tuple[str, ResultMeta]]):
                 self._timed_out = error
             self._known = deque(done.values())
         else:
-            self._known = deque(
-                done.values()
-            )  # before the collector adds what others wait for, too, and have not taken
+            self._known = deque(done.values())  # before the collector adds what others wait for and have not taken
             self._collector = self._results.collector(done)
             self._listen(self._collector)
 

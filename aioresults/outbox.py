@@ -38,14 +38,12 @@ from aioresults.errors import (
 from aioresults.events import Emit, NotRouted, Unroutable, log
 from aioresults.lane import Lane
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
+from aioresults.messaging.retrying import TRANSIENT
 from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
 from aioresults.sessions import Session, Sessions
 from aioresults.stored import Stored
 from aioresults.transport.replies import message_size_limit
-
-#: Errors that may pass by themselves. A confirm lost with its channel is one: nobody knows, so it is published again.
-TRANSIENT: Final = (BrokerUnavailable, ChannelClosed, MessageNacked)
 
 #: A batch is bounded by count (see ``lane``) and bytes: more saves nothing, and delays the first of them.
 MAX_BATCH_BYTES: Final = 1024 * 1024

@@ -11,7 +11,8 @@ from aioresults.retry import RetryPolicy
 
 T = TypeVar("T")
 
-#: Errors that may pass: with a channel from the next session, or by themselves.
+#: Errors that may pass: with a channel from the next session, or by themselves. A confirm lost with its channel is one:
+#: nobody knows, so it is published again.
 TRANSIENT: Final = (BrokerUnavailable, ChannelClosed, MessageNacked)
 
 

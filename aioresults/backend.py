@@ -277,7 +277,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         return _outcome(meta, propagate, type)
 
     async def consume(self, task_id: str, timeout: float | None = None) -> ResultMeta:
-        """Wait for the ready report of a task and take it; ``wait_for`` without cache and propagation."""
+        """Wait for the ready report of a task and take it, a failure as well; otherwise as ``wait_for``, uncached."""
         # Not shared with wait_for: one more coroutine would cost each wait 230 bytes.
         limit = self._check_wait(task_id, timeout)
         if limit == 0:
@@ -299,6 +299,8 @@ class AMQPBackend(Extension, Storing, Grouping):
             task_ids: any iterable, read once.
             timeout: seconds for all of them together; None for no limit, 0 for one look each.
             on_message: called with every report that counts, ready or not.
+
+        Errors and cancellation: see ``ManyResults``.
         """
         self._lifetime.check_reads()
         ids = list(task_ids)
@@ -329,6 +331,9 @@ class AMQPBackend(Extension, Storing, Grouping):
 
         Raises:
             ResultTimeout: nothing arrived within ``timeout`` seconds.
+            BrokerRefused, ChannelError, BackendClosed: nothing more will come.
+
+        Cancelling is safe: it disturbs nobody.
         """
         self._lifetime.check_reads()
         return await Observer(self._waiters).next(checks.timeout(timeout))
@@ -356,7 +361,7 @@ class AMQPBackend(Extension, Storing, Grouping):
     poll = get_task_meta
 
     async def reload_task_result(self, task_id: str) -> ResultMeta:
-        """Forget the cached meta of a task, and return what the broker holds now."""
+        """Forget the cached meta of a task, and return what the broker holds now; raises as ``get_task_meta``."""
         self._lifetime.check()
         self._waiters.discard(task_id)
         return await self.get_task_meta(task_id)
@@ -365,6 +370,10 @@ class AMQPBackend(Extension, Storing, Grouping):
         """Delete what the broker and this process hold of a task; those who wait for it get ``ResultForgotten``.
 
         The id may then start anew. Cancelled, the deletion goes on to its end.
+
+        Raises:
+            BrokerUnavailable: not known to be deleted, within ``rpc_timeout``; with a ``ResultStream`` as a store.
+            ChannelError: the broker refused it.
         """
         self._lifetime.check()
         self.rkey(task_id)

@@ -70,8 +70,10 @@ class Extension:
         It lasts as long as the session; after a loss, ask for another one, or have ``revive`` called with it.
 
         Raises:
-            BrokerUnavailable: there is no session, and none within ``rpc_timeout``.
+            BrokerUnavailable: there is no session, and none within ``rpc_timeout``; or no channel within that.
             BackendClosed: it is not open.
+
+        Cancelling is safe: a channel that comes then is closed.
         """
         self._lifetime.check()
         session = await self._lifetime.sessions.wait(self._rpc_timeout)

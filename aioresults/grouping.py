@@ -58,7 +58,7 @@ class Grouping:
         return None if form is None else GroupResult.from_tuple(form, cast("AMQPBackend", self))
 
     async def reload_group_result(self, group_id: str) -> GroupResult | None:
-        """Return a group as the broker holds it now, and remember that."""
+        """Return a group as the broker holds it now, and remember that; raises as ``restore_group``."""
         self._lifetime.check()
         self._lifetime.groups.discard(group_id)
         return await self.restore_group(group_id)
@@ -67,6 +67,10 @@ class Grouping:
         """Delete a saved group; the results of its members stay. One that is not there is no error.
 
         Cancelled, the deletion goes on to its end.
+
+        Raises:
+            BrokerUnavailable: not known to be deleted, within ``rpc_timeout``.
+            ChannelError: the broker refused it.
         """
         self._lifetime.check()
         await self._lifetime.to_its_end(self._lifetime.groups.delete(group_id))

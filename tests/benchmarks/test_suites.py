@@ -15,7 +15,7 @@ from tests.benchmarks.peers import PEERS
 
 def bench(*arguments: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "tests.benchmarks", *arguments]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=55, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=200, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -45,7 +45,7 @@ def demo(*arguments: str | Path, url: str) -> Iterator[subprocess.Popen[str]]:
 
 def run(*arguments: str | Path, url: str) -> tuple[int, str, str]:
     with demo(*arguments, url=url) as process:
-        output, errors = process.communicate(timeout=50)
+        output, errors = process.communicate(timeout=200)
         return process.returncode, output, errors
 
 
@@ -122,7 +122,7 @@ def test_interrupted_it_ends_its_worker(tmp_path: Path, amqp_url: str, signum: s
     with demo(tmp_path, url=amqp_url) as process:
         worker = child_of(process)
         process.send_signal(signum)
-        _, errors = process.communicate(timeout=50)
+        _, errors = process.communicate(timeout=200)
     assert (process.returncode, errors) == (130, "demo: interrupted\n")
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
@@ -135,7 +135,7 @@ async def test_a_broker_that_is_lost(tmp_path: Path, amqp_url: str, proxy: Calla
     with demo(tmp_path, url=between.url_for(amqp_url)) as process:
         worker = await asyncio.to_thread(child_of, process)
         between.cut()
-        output, errors = await asyncio.to_thread(process.communicate, timeout=50)
+        output, errors = await asyncio.to_thread(process.communicate, timeout=200)
     assert process.returncode == 1
     assert output.startswith("broker: ")
     # The worker may have been connecting, and then says so before it.

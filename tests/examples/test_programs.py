@@ -34,7 +34,7 @@ def output_of(program: str, url: str) -> list[str]:
         env=os.environ | {"AMQP_URL": url},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

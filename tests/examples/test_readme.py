@@ -35,7 +35,7 @@ def test_the_first_program_runs_as_shown(broker_url: str, tmp_path: Path) -> Non
         env=os.environ | {"AMQP_URL": broker_url},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "{'answer': 42}\n", "")

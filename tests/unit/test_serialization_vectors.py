@@ -82,7 +82,7 @@ def test_answer_to_a_call(body: dict[str, Any], correlation_id: str | None) -> N
 
 def test_pickles_read_as_shown_where_pickle_was_registered() -> None:
     """In a child process: what is unpickled runs."""
-    child = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, timeout=50)
+    child = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, timeout=200)
     assert child.returncode == 0, child.stderr
     assert int(child.stdout) == len(list(captured(pickled=True)))
 

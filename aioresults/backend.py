@@ -309,11 +309,12 @@ class AMQPBackend(Extension, Storing, Grouping):
         limit = checks.timeout(timeout)
         return ManyResults(self._waiters, ids, timeout=limit, on_message=on_message, take_ready=self._lookup.take_ready)
 
-    def watch(self, task_id: str, timeout: float | None = None) -> Watch:
-        """Iterate over the state reports of a task, until the ready one, which is taken.
+    def watch(self, task_id: str, timeout: float | None = None, take: bool = True) -> Watch:
+        """Iterate over the state reports of a task, until the ready one.
 
         Args:
             timeout: seconds for all of it together; None for no limit, 0 for one look.
+            take: take the ready report; False leaves it where it is, for whoever asks next.
 
         Raises:
             ResultTimeout: no ready report by then.
@@ -322,7 +323,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         slow 1,000 reports are kept; the oldest go first, and the ready one never. Reports that are not ready are
         consumed by who sees them, except with a ``ResultStream``, where each one who watches sees all of them.
         """
-        return Watch(self._waiters, task_id, self._check_wait(task_id, timeout), self._lookup.take)
+        return Watch(self._waiters, self._lookup, task_id, self._check_wait(task_id, timeout), take)
 
     async def drain_events(self, timeout: float | None = None) -> dict[str, ResultMeta]:
         """Wait until at least one ready report arrives here, and return ``{task_id: meta}`` of those that did.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from aioresults.errors import AioResultsError, ResultTimeout
 from aioresults.iteration import Iteration
+from aioresults.lookup import DEFAULT_BACKLOG_LIMIT
+from aioresults.readers import Looks
 from aioresults.results import ResultMeta
 from aioresults.waiters import Waiters
 
@@ -87,11 +89,11 @@ def _are_same(meta: ResultMeta, other: ResultMeta | None) -> bool:
 
 
 class Watch(Iteration[ResultMeta]):
-    """The reports of one task as they arrive, until the ready one, which is then taken.
+    """The reports of one task as they arrive, until the ready one.
 
     Args:
         timeout: seconds for all of it together, from the first ``anext``; None for no limit, 0 for one look.
-        take: the look, for the ready report; raises ``ResultTimeout`` when there is none.
+        take: take the ready report; otherwise it is left where it is.
 
     Raises:
         ResultTimeout: no ready report within ``timeout``.
@@ -99,32 +101,39 @@ class Watch(Iteration[ResultMeta]):
     Leaving the loop early loses nothing: a ready report that was not yielded stays in its queue.
     """
 
-    def __init__(
-        self, waiters: Waiters, task_id: str, timeout: float | None, take: Callable[[str], Awaitable[ResultMeta]]
-    ) -> None:
+    def __init__(self, waiters: Waiters, lookup: Looks, task_id: str, timeout: float | None, take: bool) -> None:
         super().__init__()
         self._waiters = waiters
+        self._lookup = lookup
         self._task_id = task_id
         self._timeout = timeout
         self._take = take
         self._watcher: Watcher | None = None
 
     async def _next(self) -> ResultMeta:
-        meta = await self._look() if self._watcher is None else await self._report(self._watcher)
+        meta = await self._begin() if self._watcher is None else await self._report(self._watcher)
         if meta.is_ready:
-            if self._watcher is not None:
+            if self._watcher is not None and self._take:
                 self._watcher.take()
             self._end()
         return meta
 
-    async def _look(self) -> ResultMeta:
-        """Begin: return what is known or found at once, else what comes first."""
+    async def _begin(self) -> ResultMeta:
+        """Return what is known or found at once, else what comes first."""
         if (known := self._waiters.ready(self._task_id)) is not None:
             return known
         if self._timeout == 0:
-            return await self._take(self._task_id)
+            return await self._look()
         self._watcher = Watcher(self._waiters, self._task_id, self._timeout)
         return await self._report(self._watcher)
+
+    async def _look(self) -> ResultMeta:
+        if self._take:
+            return await self._lookup.take(self._task_id)
+        meta = await self._lookup.latest(self._task_id, DEFAULT_BACKLOG_LIMIT)
+        if meta is None or not meta.is_ready:
+            raise ResultTimeout(0, [self._task_id])
+        return meta
 
     async def _report(self, watcher: Watcher) -> ResultMeta:
         self._listen(watcher)

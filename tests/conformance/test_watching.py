@@ -157,6 +157,37 @@ class TestWatch:
         assert [meta.result for meta in await quick] == ["first", *range(20), "end"]
         assert [meta.result async for meta in slow] == [16, 17, 18, 19, "end"]
 
+    @where(by_id=True, returns=True)
+    async def test_without_taking_the_result(
+        self, caller: AMQPBackend, third: AMQPBackend, store: Store, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        watching = asyncio.create_task(collect(caller, task_id, timeout=10, take=False))
+        await raw.waited_for(caller, task_id)
+        await store(task_id, None, "STARTED")
+        await eventually(lambda: caller.stats()["received"] == 1)
+        await store(task_id, 1)
+        assert [meta.status for meta in await watching] == ["STARTED", "SUCCESS"]
+        await raw.left(caller, task_id)
+        for timeout in (10, 0):  # it is there again and again
+            assert (await collect(third, task_id, timeout=timeout, take=False))[-1].result == 1
+            await raw.left(third, task_id)
+        with pytest.raises(ResultTimeout):
+            await collect(caller, new_id(), timeout=0, take=False)
+        assert await third.wait_for(task_id, timeout=10) == 1
+
+    @only("per_task", "reply_queue", "stream")  # those of Celery lose what nobody takes
+    async def test_without_taking_the_result_from_who_waits_here(
+        self, caller: AMQPBackend, store: Store, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        watching = asyncio.create_task(collect(caller, task_id, timeout=10, take=False))
+        await raw.waited_for(caller, task_id)
+        await store(task_id, 1)
+        assert [meta.result for meta in await watching] == [1]
+        assert await caller.wait_for(task_id, timeout=10) == 1
+        await raw.gone(caller, task_id)
+
     async def test_breaking_out_of_the_loop(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id = new_id()
         store_soon = asyncio.create_task(_store_when_consumed(store, raw, caller, task_id))

@@ -308,13 +308,11 @@ class Drain:
             "undecodable": self.undecodable,
         }
 
-    async def deleted(self, task_id: str) -> None:
-        """Return when the queue of a result that was taken is deleted; deleted later, it might hold a new one."""
-        if task_id in self._taken:
-            done = self._taken[task_id]
-            if done is None:
-                done = self._taken[task_id] = asyncio.get_running_loop().create_future()
-            await asyncio.wait([done])
+    def deletion(self, task_id: str) -> asyncio.Future[None] | None:
+        """Return what is done when the queue of a result that was taken is deleted; None when that is not to be."""
+        if task_id in self._taken and self._taken[task_id] is None:
+            self._taken[task_id] = asyncio.get_running_loop().create_future()
+        return self._taken.get(task_id)
 
     def forgotten(self, task_id: str) -> None:
         """Note that we have deleted the queue of a task: who waits by now has begun after that, and needs another."""

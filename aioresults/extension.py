@@ -1,10 +1,13 @@
-"""What a backend lets its subclasses override, as in Celery: the classes it works with, and where results go."""
+"""What a backend lets its subclasses override: as in Celery the classes it works with, and where results go.
+
+And which of two reports counts.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from aioresults import messaging
+from aioresults import messaging, states
 from aioresults.errors import BrokerUnavailable, PreconditionFailed
 from aioresults.lifetime import Lifetime
 from aioresults.routing import Routing, Stream
@@ -60,6 +63,16 @@ class Extension:
         if type(queue.exchange) is not self.Exchange:
             return self.Queue(**{**queue.as_dict(), "exchange": self.Exchange.of(queue.exchange)})
         return self.Queue.of(queue)
+
+    # The order: which report counts
+
+    def supersedes(self, new: str, old: str) -> bool:
+        """Return whether a report in state ``new`` replaces one in state ``old`` that came before it.
+
+        By itself as ``states.supersedes`` has it: an id is for one run. Override it alike in all processes that read
+        the same results. A report that is not ready must not replace one that is: a wait may have ended with that.
+        """
+        return states.supersedes(new, old)
 
     # The broker, for code of your own
 

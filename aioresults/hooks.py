@@ -23,6 +23,10 @@ class Hooks(Protocol):
         """Return what to declare when a report finds no queue."""
         ...
 
+    def supersedes(self, new: str, old: str) -> bool:
+        """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
+        ...
+
     def inbox(self) -> Queue | None:
         """Return the one queue that is consumed for all tasks, if there is one."""
         ...

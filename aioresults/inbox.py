@@ -139,8 +139,8 @@ class Inbox:
             "undecodable": self.undecodable,
         }
 
-    async def deleted(self, task_id: str) -> None:
-        """Return at once: what was taken is gone."""
+    def deletion(self, task_id: str) -> None:
+        """Return None: what was taken is gone."""
 
     def forgotten(self, task_id: str) -> None:
         """Do nothing: a task has no queue of its own here."""

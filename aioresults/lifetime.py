@@ -110,9 +110,11 @@ class Lifetime:
             producer=hooks.Producer,
         )
         self._unclaimed = Unclaimed(
-            limits.max_unclaimed_results, limits.max_unclaimed_bytes, expires, emit=self._events.emit
-        )
-        self.waiters = Waiters(limits.max_cached_results, reports.decode, self._unclaimed if hooks.inbox() else None)
+            limits.max_unclaimed_results, limits.max_unclaimed_bytes, expires,
+            supersedes=hooks.supersedes, emit=self._events.emit,
+        )  # fmt: skip
+        unclaimed = self._unclaimed if hooks.inbox() else None
+        self.waiters = Waiters(limits.max_cached_results, reports.decode, unclaimed, hooks.supersedes)
         self._reads = not store_only
         self._reader, self.lookup = reading(
             hooks, self.sessions, self.waiters, reports, self.outbox,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from aioresults import states
 from aioresults.channel_pool import POOL_SIZE
 from aioresults.errors import BacklogLimitExceeded, DecodeError, NotFound, ResultTimeout
 from aioresults.events import Dropped, Emit, log
@@ -23,7 +22,15 @@ DEFAULT_BACKLOG_LIMIT: Final = 1000
 Read = Callable[[Message], ResultMeta]
 
 
-async def look(queue: Queue, task_id: str, read: Read, *, backlog_limit: int, emit: Emit = log) -> ResultMeta | None:
+async def look(
+    queue: Queue,
+    task_id: str,
+    read: Read,
+    supersedes: Callable[[str, str], bool],
+    *,
+    backlog_limit: int,
+    emit: Emit = log,
+) -> ResultMeta | None:
     """Return the report that counts among those in ``queue``, or None when there is none, or no queue.
 
     Reads on until the queue is empty. The report that counts goes back to the queue for the next reader, the others
@@ -31,6 +38,7 @@ async def look(queue: Queue, task_id: str, read: Read, *, backlog_limit: int, em
 
     Args:
         queue: bound to a channel for this look alone, which the broker closes when there is no queue.
+        supersedes: whether a report in the first state replaces an earlier one in the second.
         backlog_limit: reports that may be read; one look at an empty queue is not one of them.
         emit: is told of messages that cannot be read.
 
@@ -55,7 +63,7 @@ async def look(queue: Queue, task_id: str, read: Read, *, backlog_limit: int, em
                 continue
             if meta.task_id != task_id:
                 foreign.append(message)
-            elif best is None or states.supersedes(meta.status, best[1].status):
+            elif best is None or supersedes(meta.status, best[1].status):
                 if best is not None:
                     best[0].ack()
                 best = message, meta
@@ -82,7 +90,7 @@ class Lookup:
 
     Args:
         queue_for: the queue that holds the reports of a task, or None when it has none of its own.
-        deleted: returns when a result that was taken is off the broker.
+        deletion: returns what is done when the queue of a result that was taken is deleted; None when none is to be.
         forgotten: is told that the queue of a task was deleted.
         rpc_timeout: seconds that one look may take, the wait for a session included.
         emit: is told of messages that cannot be read.
@@ -94,14 +102,14 @@ class Lookup:
         waiters: Waiters,
         queue_for: Callable[[str], Queue | None],
         read: Read,
-        deleted: Callable[[str], Awaitable[None]],
+        deletion: Callable[[str], asyncio.Future[None] | None],
         forgotten: Callable[[str], None],
         *,
         rpc_timeout: float,
         emit: Emit = log,
     ) -> None:
         self._emit = emit
-        self._deleted = deleted
+        self._deletion = deletion
         self._forgotten = forgotten
         self._sessions = sessions
         self._waiters = waiters
@@ -164,11 +172,14 @@ class Lookup:
 
     async def _look(self, task_id: str, backlog_limit: int) -> ResultMeta | None:
         queue = self._queue_for(task_id)
-        if queue is None:
-            return None
+        if queue is None or self._deletion(task_id) is not None:
+            return None  # what was taken here is not there, though its queue may be for a while
+        supersedes, emit = self._waiters.supersedes, self._emit
         async with self._sessions.within(self._rpc_timeout) as session:
             return await session.run(
-                lambda channel: look(queue(channel), task_id, self._read, backlog_limit=backlog_limit, emit=self._emit)
+                lambda channel: look(
+                    queue(channel), task_id, self._read, supersedes, backlog_limit=backlog_limit, emit=emit
+                )
             )
 
     async def delete(self, task_id: str) -> None:
@@ -176,6 +187,7 @@ class Lookup:
         queue = self._queue_for(task_id)
         if queue is not None:
             async with self._sessions.within(self._rpc_timeout) as session:
-                await self._deleted(task_id)
+                if (deletion := self._deletion(task_id)) is not None:
+                    await asyncio.wait([deletion])  # later it might delete a new one
                 await session.run(lambda channel: queue(channel).delete())
                 self._forgotten(task_id)

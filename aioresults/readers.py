@@ -110,7 +110,7 @@ def reading(
         waiters,
         hooks.queue_for,
         reports.read,
-        reader.deleted,
+        reader.deletion,
         reader.forgotten,
         rpc_timeout=rpc_timeout,
         emit=emit,

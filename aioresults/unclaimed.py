@@ -35,6 +35,7 @@ class Unclaimed:
         max_count, max_bytes: how much is kept.
         max_age: seconds; None for no limit.
         clock: seconds on a monotonic clock.
+        supersedes: whether a report in the first state replaces an earlier one in the second.
         emit: is told of results that come late, and of those that had to go.
     """
 
@@ -44,8 +45,10 @@ class Unclaimed:
         max_bytes: int,
         max_age: float | None,
         clock: Callable[[], float] = monotonic,
+        supersedes: Callable[[str, str], bool] = states.supersedes,
         emit: Emit = log,
     ) -> None:
+        self._supersedes = supersedes
         self._emit = emit
         self._max_count = max_count
         self._max_bytes = max_bytes
@@ -71,7 +74,7 @@ class Unclaimed:
         """Keep a report, unless a better one of its task is here; return whether it counts."""
         held = self._held.get(task_id)
         if held is not None:
-            if not states.supersedes(kept.status, held.kept.status):
+            if not self._supersedes(kept.status, held.kept.status):
                 return False
             self._drop(task_id, held)
         self._gone.pop(task_id, None)

@@ -125,9 +125,17 @@ class Waiters:
         max_cached: how many reports are remembered of tasks that nobody waits for; the least recently used go first.
         decode: reads what is kept undecoded.
         unclaimed: keeps what arrives before it is asked for; None when the broker keeps it.
+        supersedes: whether a report in the first state replaces an earlier one in the second.
     """
 
-    def __init__(self, max_cached: int, decode: Decode, unclaimed: Unclaimed | None = None) -> None:
+    def __init__(
+        self,
+        max_cached: int,
+        decode: Decode,
+        unclaimed: Unclaimed | None = None,
+        supersedes: Callable[[str, str], bool] = states.supersedes,
+    ) -> None:
+        self.supersedes: Final = supersedes
         self._decode = decode
         self._entries: dict[str, _Entry] = {}
         #: Results that were taken here, and what else was seen of tasks: not ready, or looked at and left where it is.
@@ -243,14 +251,14 @@ class Waiters:
     # Arriving
 
     def report(self, meta: ResultMeta, document: Document | None = None) -> bool:
-        """Pass a report on to whoever waits; return whether it counts (see ``states.supersedes``).
+        """Pass a report on to whoever waits; return whether it counts (see ``supersedes``).
 
         ``document`` is what it was read from, and what is kept of it.
         """
         entry = self._entries.get(meta.task_id)
         if entry is None:
             counts = self._keep(meta.task_id, Kept(meta, document))
-        elif entry.latest is not None and not states.supersedes(meta.status, entry.latest.status):
+        elif entry.latest is not None and not self.supersedes(meta.status, entry.latest.status):
             counts = False
             self.redundant += 1
         else:
@@ -269,7 +277,7 @@ class Waiters:
         entry = self._entries.get(task_id)
         if entry is None or not reports:
             return
-        is_news = entry.latest is None or states.supersedes(reports[-1].status, entry.latest.status)
+        is_news = entry.latest is None or self.supersedes(reports[-1].status, entry.latest.status)
         entry.latest = reports[-1]
         for listener in entry.listeners():
             listener.on_history(reports)
@@ -283,7 +291,7 @@ class Waiters:
         known = _unpacked(self._taken.get(task_id))
         if known is None:
             counts = self._unclaimed.put(task_id, kept)
-        elif counts := states.supersedes(kept.status, known.status):
+        elif counts := self.supersedes(kept.status, known.status):
             self._remember(task_id, kept)
         self.redundant += not counts
         return counts
@@ -342,7 +350,7 @@ class Waiters:
     def learn(self, meta: ResultMeta) -> ResultMeta:
         """Take in what a look at the broker showed; return the report that counts of this and what was known."""
         known = self.latest(meta.task_id)
-        if known is not None and not states.supersedes(meta.status, known.status):
+        if known is not None and not self.supersedes(meta.status, known.status):
             return known
         if not self.report(meta):
             self._see(meta.task_id, Kept(meta, None))
@@ -356,7 +364,7 @@ class Waiters:
     def _see(self, task_id: str, kept: Kept) -> None:
         """Keep a report that was not taken, unless it says less than the result that was."""
         taken = _unpacked(self._taken.get(task_id))
-        if taken is None or states.supersedes(kept.status, taken.status):
+        if taken is None or self.supersedes(kept.status, taken.status):
             self._seen.keep(task_id, kept.packed())
 
     def discard(self, task_id: str) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from aioresults import states
 from aioresults.errors import DecodeError
 from aioresults.events import Dropped, Emit
 from aioresults.reports import Reports
@@ -143,7 +142,7 @@ class Known:
             except DecodeError as error:
                 unreadable = error
                 continue
-            if not reports or states.supersedes(meta.status, reports[-1].status):
+            if not reports or self._waiters.supersedes(meta.status, reports[-1].status):
                 reports.append(meta)
         if unreadable is not None and not (reports and reports[-1].is_ready):
             raise unreadable

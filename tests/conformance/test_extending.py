@@ -20,11 +20,12 @@ from aioresults import (
     Queue,
     Request,
     RetryPolicy,
+    states,
 )
 from aioresults.errors import NotFound, ResultNotRouted
 from aioresults.messaging import NoCacheQueue
 from aioresults.transport import Channel
-from tests.conformance.lab import Lab, Raw, new_id, new_name, only, where
+from tests.conformance.lab import Lab, Raw, arrived, new_id, new_name, only, where
 from tests.eventually import eventually
 
 
@@ -63,6 +64,43 @@ class Revived(AMQPBackend):
     async def revive(self, channel: Channel) -> None:
         type(self).sessions += 1
         await channel.queue_declare(self.audit, arguments={"x-expires": 60_000})
+
+
+class Latest(AMQPBackend):
+    """Has the latest result of an id count, whatever it is."""
+
+    def supersedes(self, new: str, old: str) -> bool:
+        return new in states.READY_STATES or old not in states.READY_STATES
+
+
+class TestOrder:
+    @where(by_id=True, history=True, returns=True)
+    async def test_supersedes_says_which_report_counts(self, lab: Lab, worker: AMQPBackend) -> None:
+        caller, task_id = await lab.open(Latest), new_id()
+        for result, status in ((1, "SUCCESS"), (ValueError("no"), "FAILURE"), (2, "SUCCESS"), (None, "STARTED")):
+            await worker.store_result(task_id, result, status)
+        await arrived(caller, task_id)
+
+        async def counts(result: int) -> bool:
+            return bool((await caller.get_task_meta(task_id)).result == result)
+
+        await eventually(lambda: counts(2))
+        await worker.store_result(task_id, 3)
+        await eventually(lambda: counts(3))
+        assert (await caller.consume(task_id, timeout=0)).result == 3
+
+    @only("reply_queue")
+    async def test_supersedes_of_what_nobody_has_asked_for(self, lab: Lab, worker: AMQPBackend) -> None:
+        caller, task_id = await lab.open(Latest), new_id()
+        request = Request(reply_to=caller.reply_to)
+        for number in (1, 2):
+            await worker.store_result(task_id, number, request=request)
+        await eventually(lambda: caller.stats()["received"] == 2)
+        assert await caller.wait_for(task_id, timeout=10) == 2
+        await worker.store_result(task_id, 3, request=request)
+        await eventually(lambda: caller.stats()["received"] == 3)
+        assert (await caller.get_task_meta(task_id)).result == 3
+        assert caller.stats()["redundant"] == 0
 
 
 @where(by_id=True)

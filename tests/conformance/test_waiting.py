@@ -460,6 +460,17 @@ class TestConsume:
         assert meta.traceback == "Traceback: far away"
 
     @where(shared=False)
+    async def test_a_result_is_not_there_for_the_next_look_in_this_process(
+        self, caller: AMQPBackend, store: Store
+    ) -> None:
+        task_id = new_id()
+        await store(task_id, 1)
+        await arrived(caller, task_id)
+        assert (await caller.consume(task_id, timeout=0)).result == 1
+        with pytest.raises(ResultTimeout):
+            await caller.consume(task_id, timeout=0)
+
+    @where(shared=False)
     async def test_does_not_ask_the_cache(self, caller: AMQPBackend, store: Store) -> None:
         task_id = new_id()
         await store(task_id, 1)

@@ -238,7 +238,10 @@ class TestSettling:
             await waiter
             bench.session.before.append(BrokerUnavailable("slow"))
             waiter.take()
-            await asyncio.wait_for(bench.drain.deleted("a"), 30)
+            deletion = bench.drain.deletion("a")
+            assert deletion is not None
+            await asyncio.wait_for(deletion, 30)
+            assert bench.drain.deletion("a") is None
             assert bench.broker.queue("a") is None
 
     async def test_in_the_next_session(self) -> None:

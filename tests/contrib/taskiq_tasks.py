@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, model_serializer
-from taskiq import TaskiqDepends
+from taskiq import Context, SimpleRetryMiddleware, TaskiqDepends
 from taskiq.depends.progress_tracker import ProgressTracker
 from taskiq.exceptions import NoResultError
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue, QueueType
@@ -20,13 +20,17 @@ from aioresults.contrib.taskiq import AMQPResultBackend
 def make_broker(url: str, name: str, *, keep_results: bool) -> AioPikaBroker:
     """Return a broker as a project has one, with names of its own."""
     classic = QueueType.CLASSIC
-    return AioPikaBroker(
-        url,
-        exchange=Exchange(name=name),
-        task_queues=[Queue(name=name, type=classic)],
-        dead_letter_queue=Queue(name=f"{name}.dead", type=classic),
-    ).with_result_backend(
-        AMQPResultBackend(url, keep_results, result_ex_time=60, stream=ResultStream(f"{name}.results"))
+    return (
+        AioPikaBroker(
+            url,
+            exchange=Exchange(name=name),
+            task_queues=[Queue(name=name, type=classic)],
+            dead_letter_queue=Queue(name=f"{name}.dead", type=classic),
+        )
+        .with_result_backend(
+            AMQPResultBackend(url, keep_results, result_ex_time=60, stream=ResultStream(f"{name}.results"))
+        )
+        .with_middlewares(SimpleRetryMiddleware(no_result_on_retry=False))
     )
 
 
@@ -83,6 +87,12 @@ async def report(tracker: Annotated[ProgressTracker[int], TaskiqDepends()]) -> s
     await tracker.set_progress("nearly")
     await asyncio.sleep(0.3)
     return "done"
+
+
+@broker.task(retry_on_error=True, max_retries=3)
+async def insist(context: Annotated[Context, TaskiqDepends()]) -> None:
+    attempt = int(context.message.labels.get("_retries", 0))
+    raise ValueError(attempt)
 
 
 @broker.task

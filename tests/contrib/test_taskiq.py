@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from taskiq import AsyncTaskiqTask, TaskiqResult
+from taskiq import AsyncTaskiqTask, TaskiqResult, gather
 from taskiq.depends.progress_tracker import TaskProgress, TaskState
 from taskiq.exceptions import ResultGetError, ResultIsReadyError, ResultSetError, TaskiqResultTimeoutError
 from taskiq_aio_pika import AioPikaBroker
@@ -193,6 +193,36 @@ class TestResults:
             assert repr((await client.get_result(f"{task_id}---")).error) == "ValueError('theirs')"
 
 
+class TestLatestResult:
+    """An id that is used again, by a schedule or a retry: its latest result counts, as with taskiq-redis."""
+
+    async def test_in_place_of_those_before(
+        self, worker: AMQPResultBackend[Any], client: AMQPResultBackend[Any], task_id: str
+    ) -> None:
+        async def failed_with(expected: object) -> bool:
+            return repr((await client.get_result(task_id)).error) == repr(expected)
+
+        assert not await client.is_result_ready(task_id)
+        await worker.set_result(task_id, result_of(None, is_err=True, error=ValueError(1)))
+        await eventually(lambda: client.is_result_ready(task_id))
+        await worker.set_result(task_id, result_of(None, is_err=True, error=ValueError(2)))
+        await worker.set_result(task_id, result_of(3))
+        await worker.set_result(task_id, result_of(4))
+        await worker.set_result(task_id, result_of(None, is_err=True, error=ValueError(5)))
+        await worker.set_progress(task_id, TaskProgress(state="late", meta=None))
+        assert await client.is_result_ready(task_id)
+        await eventually(lambda: failed_with(ValueError(5)))
+
+    async def test_stored_before_anybody_asked(
+        self, worker: AMQPResultBackend[Any], client: AMQPResultBackend[Any], task_id: str
+    ) -> None:
+        await worker.set_result(task_id, result_of(1))
+        await worker.set_result(task_id, result_of(2))
+        await worker.set_result(last := f"{task_id}-", result_of(3))
+        await eventually(lambda: client.is_result_ready(last))
+        assert (await AsyncTaskiqTask(task_id, client).wait_result(timeout=20)).return_value == 2
+
+
 class TestProgress:
     async def test_the_last_one_counts(
         self, worker: AMQPResultBackend[Any], client: AMQPResultBackend[Any], task_id: str
@@ -207,6 +237,8 @@ class TestProgress:
             await eventually(lambda progress=progress: seen(progress))  # type: ignore[misc]
         await worker.set_result(task_id, result_of())
         await eventually(lambda: client.is_result_ready(task_id))
+        assert await client.get_progress(task_id) == progress
+        await client.get_result(task_id)
         assert await client.get_progress(task_id) == progress
 
     async def test_it_never_ends_a_task(
@@ -271,18 +303,17 @@ async def test_the_broker_is_not_polled(memory: MemoryBroker, keep_results: bool
         await backend.set_result(task_id, result_of())
         await eventually(lambda: backend.is_result_ready(task_id))
         await stop(memory, backend)
-        for _ in range(100):
-            assert await backend.is_result_ready(task_id)
-        assert (await backend.get_result(task_id)).return_value == 11
+        for _ in range(100):  # what is in a queue cannot be got now
+            assert await backend.is_result_ready(task_id) is keep_results
+        getting = asyncio.create_task(backend.get_result(task_id))
+        await asyncio.sleep(0)
         memory.start()
+        assert (await getting).return_value == 11
     finally:
         await backend.shutdown()
 
 
-async def test_a_result_that_nobody_got_at_once_is_let_go(
-    memory: MemoryBroker, task_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("aioresults.contrib.taskiq.result_backend.HOLD", 0.01)
+async def test_a_result_that_was_told_of_is_let_go(memory: MemoryBroker, task_id: str) -> None:
     backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False, rpc_timeout=0.5)
     await backend.startup()
     assert not await backend.is_result_ready(task_id)
@@ -296,6 +327,69 @@ async def test_a_result_that_nobody_got_at_once_is_let_go(
     memory.start()
     assert (await getting).return_value == 11
     await backend.shutdown()
+
+
+async def test_what_was_taken_is_not_waited_for(memory: MemoryBroker) -> None:
+    """taskiq's `gather` goes on to ask for all of its tasks until the last one has ended."""
+    worker: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False)
+    client: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False)
+    ids = [secrets.token_hex(16) for _ in range(10)]
+    gathering = asyncio.create_task(gather(*(AsyncTaskiqTask(each, client) for each in ids), periodicity=0.001))
+    await asyncio.gather(*(worker.set_result(each, result_of(each)) for each in ids[1:]))
+    await eventually(lambda: len(memory.queues()) == 1)
+    asked = client._reader.stats()["received"]
+    for _ in range(100):
+        assert not await client.is_result_ready(ids[1])
+    assert [queue.name.removeprefix("aioresults.task.") for queue in memory.queues()] == ids[:1]
+    assert client._reader.stats()["received"] == asked
+    await worker.set_result(ids[0], result_of(ids[0]))
+    assert [result.return_value for result in await gathering] == ids
+    await client.shutdown()
+    await worker.shutdown()
+    assert memory.queues() == []
+
+
+async def test_a_result_after_the_one_that_was_taken(memory: MemoryBroker, task_id: str) -> None:
+    backend = AMQPResultBackend[Any](memory.url, keep_results=False)
+    for number in range(2):
+        await backend.set_result(task_id, result_of(number))
+        assert (await AsyncTaskiqTask(task_id, backend).wait_result(0.01, timeout=20)).return_value == number
+        await eventually(lambda: not memory.queues())
+    await backend.shutdown()
+
+
+async def test_another_process_was_quicker(memory: MemoryBroker, task_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioresults.contrib.taskiq.result_backend.RETURN_TIMEOUT", 0.1)
+    monkeypatch.setattr("aioresults.contrib.taskiq.ended.SHORTEST", 20)
+    worker, client, other = (AMQPResultBackend[Any](memory.url, keep_results=False) for _ in range(3))
+    assert not await client.is_result_ready(task_id)
+    await worker.set_result(task_id, result_of())
+    await eventually(lambda: client.is_result_ready(task_id))
+    await eventually(lambda: [queue.ready for queue in memory.queues()] == [1])
+    assert (await other.get_result(task_id)).return_value == 11
+    await eventually(lambda: not memory.queues())
+    with pytest.raises(ResultIsMissingError):
+        await client.get_result(task_id)
+    assert not await client.is_result_ready(task_id)
+    for backend in (worker, client, other):
+        await backend.shutdown()
+
+
+async def test_another_process_was_quicker_long_ago(
+    memory: MemoryBroker, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioresults.contrib.taskiq.ended.SHORTEST", -1)
+    worker, client, other = (AMQPResultBackend[Any](memory.url, keep_results=False) for _ in range(3))
+    await worker.set_result(task_id, result_of())
+    assert await client.is_result_ready(task_id)
+    assert (await other.get_result(task_id)).return_value == 11
+    await eventually(lambda: not memory.queues())
+    assert not await client.is_result_ready(task_id)
+    with pytest.raises(ResultIsMissingError):
+        await client.get_result(task_id)
+    assert memory.queues() == []
+    for backend in (worker, client, other):
+        await backend.shutdown()
 
 
 async def test_a_result_that_was_seen_outlasts_its_broker(memory: MemoryBroker, task_id: str) -> None:
@@ -482,6 +576,14 @@ class TestWorkers:
 
         await eventually(reported)
         assert (await reporting.wait_result(timeout=20)).return_value == "done"
+
+        insisting = await tasks.insist.kicker().with_broker(project).kiq()  # type: ignore[call-overload]
+        if project.result_backend._keep_results:  # type: ignore[attr-defined]
+
+            async def last() -> bool:
+                return repr((await insisting.wait_result(timeout=20)).error) == "ValueError(2)"
+
+            await eventually(last)
 
         silent = await tasks.no_result.kicker().with_broker(project).kiq("ignored")
         with pytest.raises(TaskiqResultTimeoutError):

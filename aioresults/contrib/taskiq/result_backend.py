@@ -15,26 +15,31 @@ from taskiq.exceptions import ResultBackendError, ResultGetError, ResultIsReadyE
 
 from aioresults import (
     AioResultsError,
+    AMQPBackend,
     BackendClosed,
     BrokerRefused,
     BrokerUnavailable,
     EncodeError,
     QueuePerTask,
+    ResultForgotten,
     ResultMeta,
     ResultStream,
     ResultTimeout,
     ResultTooLarge,
     states,
 )
-from aioresults.contrib.taskiq.watch import HOLD, Reader, Watch
+from aioresults.contrib.taskiq.ended import Ended
+from aioresults.contrib.taskiq.latest_results import LatestResults
+from aioresults.contrib.taskiq.watch import Watch
 from aioresults.recent import Recent
 
 _Return = TypeVar("_Return")
 
 #: The state of a progress report. Not the one that the user gives: his SUCCESS is not the end of a task.
 PROGRESS: Final = "PROGRESS"
-#: Seconds to wait for a result that was here, and is on its way back into its queue or away with the broker.
-TAKE_TIMEOUT: Final = 30.0
+#: Seconds to wait for a result that this process was told of: until it is back in its queue, and until the broker is.
+RETURN_TIMEOUT: Final = 5.0
+OUTAGE_TIMEOUT: Final = 30.0
 #: Tasks of which this process remembers what it saw.
 REMEMBERED: Final = 10_000
 
@@ -76,14 +81,13 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
     ) -> None:
         self._keep_results = keep_results
         routing = stream if keep_results else QueuePerTask()
-        self._make = partial(Reader, url, routing=routing, expires=result_ex_time, **options)
+        self._make = partial(LatestResults, url, routing=routing, expires=result_ex_time, **options)
         self._new()
         #: The last progress that was set here, of tasks that have not ended.
         self._progress: Recent[dict[str, Any]] = Recent(REMEMBERED)
         #: The last progress that came here of tasks with a queue of their own, where it is no more.
         self._seen: Recent[dict[str, Any]] = Recent(REMEMBERED)
-        #: Those with a queue of their own that have ended: whether their results were here, or only looked at.
-        self._ended: Recent[bool] = Recent(REMEMBERED)
+        self._ended = Ended()
         self._watches: dict[str, Watch] = {}
         self._is_shut_down = False
 
@@ -167,6 +171,7 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         """Whether there is a result to be got. Takes nothing, and asks the broker once at most.
 
         While the broker is away that is what is known here; False when nothing is, and for a result that is in a queue.
+        With ``keep_results=False``, what was there once is asked for again, ever more rarely.
         """
         with _as(ResultIsReadyError):
             if (watch := self._watches.get(task_id)) is not None:
@@ -174,17 +179,18 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
                 return watch.is_ready
             try:
                 reader = await self._opened(self._reader)
-                if task_id in self._ended:
-                    return bool(reader.stats()["connected"])
+                if (is_there := self._ended.is_there(task_id)) is not None:
+                    return is_there and bool(reader.stats()["connected"])
                 ready = (await reader.get_task_meta(task_id)).is_ready
             except BrokerRefused:
                 raise
             except BrokerUnavailable:
-                ready = False  # as far as is known
-            if not ready:
                 self._watch(task_id)
-            elif not self._keep_results:
-                self._ended.keep(task_id, False)
+                return False  # as far as is known
+            if not self._keep_results and (ready or task_id in self._ended):
+                self._ended.note(task_id, is_there=ready)
+            elif not ready:
+                self._watch(task_id)
             return ready
 
     async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
@@ -192,28 +198,30 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         with _as(ResultGetError):
             record = self._progress.get(task_id)
             if record is None:
-                meta = await (await self._opened(self._reader)).get_task_meta(task_id)
-                record = meta.result if meta.status == PROGRESS else _record(meta).get("progress")
+                record = _progress(await (await self._opened(self._reader)).get_task_meta(task_id))
             if record is None:
                 record = self._seen.get(task_id)
             return None if record is None else TaskProgress[Any].model_validate(record)
 
     def _watch(self, task_id: str) -> None:
         # Another call may have come first while this one looked; and nothing is open while the broker was never there.
-        if task_id not in self._watches and self._reader.stats()["open"]:
-            hold = 0 if self._keep_results else HOLD
-            self._watches[task_id] = Watch(self._reader, task_id, hold, self._watch_ended)
+        if task_id not in self._watches and task_id not in self._ended and self._reader.stats()["open"]:
+            self._watches[task_id] = Watch(self._reader, task_id, self._watch_ended)
 
     def _watch_ended(self, watch: Watch) -> None:
         self._watches.pop(watch.task_id, None)
         if self._keep_results or watch.latest is None:
             return
+        self._see(watch.latest)
         if watch.is_ready:
-            self._ended.keep(watch.task_id, True)
-        elif watch.latest.status == PROGRESS:
-            self._seen.keep(watch.task_id, watch.latest.result)
+            self._ended.note(watch.task_id, is_there=True)
 
-    async def _opened(self, backend: Reader) -> Reader:
+    def _see(self, meta: ResultMeta) -> None:
+        """Keep the progress that a report tells of, which its queue may not have any more."""
+        if (record := _progress(meta)) is not None:
+            self._seen.keep(meta.task_id, record)
+
+    async def _opened(self, backend: AMQPBackend) -> AMQPBackend:
         if self._is_shut_down:
             raise BackendClosed("the result backend is shut down")
         if not backend.stats()["open"]:
@@ -225,24 +233,35 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         if self._keep_results:
             meta = await reader.get_task_meta(task_id)
             return meta if meta.is_ready else None
-        taken = await self._take(reader, task_id)
-        if taken is not None and (watch := self._watches.get(task_id)) is not None:
-            watch.latest = None
-            watch.end()
+        watch = self._watches.get(task_id)
+        # A watch that was told this very moment is not noted yet.
+        was_there = self._ended.is_there(task_id) or (watch is not None and watch.is_ready)
+        taken = await self._take(reader, task_id, was_there)
+        if taken is not None or was_there:
+            self._ended.note(task_id, is_there=False)
+        if taken is not None:
+            self._see(taken)
+            if watch is not None:
+                watch.latest = None
+                watch.end()
         return taken
 
-    async def _take(self, reader: Reader, task_id: str) -> ResultMeta | None:
-        was_here = self._ended.pop(task_id)
-        if not was_here:
-            try:
-                return await reader.consume(task_id, 0)
-            except ResultTimeout:
-                return None
-            except BrokerUnavailable:
-                if was_here is None:
-                    raise
+    async def _take(self, reader: AMQPBackend, task_id: str, was_there: bool) -> ResultMeta | None:
+        # One look first: of several results in a queue it finds the latest, and where there is no queue it makes none.
         try:
-            return await reader.consume(task_id, TAKE_TIMEOUT)
+            return await reader.consume(task_id, 0)
+        except ResultTimeout:
+            if not was_there:
+                return None
+            timeout = RETURN_TIMEOUT
+        except BrokerUnavailable:
+            if not was_there:
+                raise
+            timeout = OUTAGE_TIMEOUT
+        try:
+            return await reader.consume(task_id, timeout)
+        except ResultForgotten:
+            return None  # another process has taken it
         except ResultTimeout:
             stats = reader.stats()
             if stats["connected"]:
@@ -265,6 +284,12 @@ def _record(meta: ResultMeta) -> dict[str, Any]:
         return record
     failed = {"return_value": None, "error": meta.result} if meta.is_failure else {}
     return {"is_err": meta.is_failure, "execution_time": 0.0, **failed}
+
+
+def _progress(meta: ResultMeta) -> dict[str, Any] | None:
+    """Return the progress that a report tells of."""
+    record: dict[str, Any] | None = meta.result if meta.status == PROGRESS else _record(meta).get("progress")
+    return record
 
 
 @contextmanager

@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from aioresults import AioResultsError, AMQPBackend, ResultMeta
-from aioresults.waiters import Waiting
 
 #: Seconds that this process stays told of a task that nobody asks for any more.
 LEASE: Final = 60.0
-#: Seconds that a result is kept here for who is told next that it is ready; other processes do not see it meanwhile.
-HOLD: Final = 2.0
-
-
-class Reader(AMQPBackend):
-    """A backend that tells of tasks for which no call waits."""
-
-    def listen(self, task_id: str, listener: Waiting) -> None:
-        """Have ``listener`` told of every report, from now on."""
-        self._lifetime.check_reads()
-        self._waiters.join(task_id, listener)
-
-    def leave(self, task_id: str, listener: Waiting) -> None:
-        """End it. What came and was not taken returns to its queue."""
-        self._waiters.leave(task_id, listener)
 
 
 class Watch:
-    """Is told of one task, until nobody has asked for ``LEASE`` seconds, or it has ended and nobody took its result.
+    """Is told of one task, until it has ended, or nobody has asked for ``LEASE`` seconds.
 
     Args:
-        hold: seconds to hold a ready report that arrives, so that who takes it then has it at once.
         on_end: called once, when it is told no more.
     """
 
-    def __init__(self, reader: Reader, task_id: str, hold: float, on_end: Callable[[Watch], None]) -> None:
+    def __init__(self, backend: AMQPBackend, task_id: str, on_end: Callable[[Watch], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._reader = reader
-        self._hold = hold
         self._on_end = on_end
         self._timer = self._loop.call_later(LEASE, self._expire)
         self.task_id = task_id
         #: The latest report.
         self.latest: ResultMeta | None = None
         self.renew()
-        reader.listen(task_id, self)
+        self._following = asyncio.create_task(self._follow(backend), name=f"aioresults watch {task_id}")
+        self._following.add_done_callback(self._ended)
 
     @property
     def is_ready(self) -> bool:
@@ -59,9 +41,14 @@ class Watch:
 
     def end(self) -> None:
         """Be told no more. Twice is no error."""
-        self._timer.cancel()
-        self._reader.leave(self.task_id, self)
-        self._on_end(self)
+        self._following.cancel()
+
+    async def _follow(self, backend: AMQPBackend) -> None:
+        try:
+            async for meta in backend.watch(self.task_id, take=False):
+                self.latest = meta
+        except AioResultsError:
+            self.latest = None  # forgotten, say: who asks next looks again
 
     def _expire(self) -> None:
         if self._loop.time() < self._until:
@@ -69,24 +56,6 @@ class Watch:
         else:
             self.end()
 
-    # As a listener
-
-    def on_report(self, meta: ResultMeta) -> None:
-        """Note it."""
-        self.latest = meta
-        if meta.is_ready:
-            self._end_in(self._hold)
-
-    def on_history(self, reports: Sequence[ResultMeta]) -> None:
-        """Note the last one, which counts."""
-        for meta in reports:
-            self.on_report(meta)
-
-    def on_error(self, task_id: str, error: AioResultsError) -> None:
-        """Forgotten, say: who asks next looks again."""
-        self.latest = None
-        self._end_in(0)
-
-    def _end_in(self, seconds: float) -> None:
+    def _ended(self, following: asyncio.Task[None]) -> None:
         self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self.end)
+        self._on_end(self)

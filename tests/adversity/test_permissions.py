@@ -217,7 +217,7 @@ async def test_an_exchange_that_is_deleted_and_may_not_be_declared_again(
         await asyncio.to_thread(users.permit, worker=everything)
         await worker.store_result(task_id, 3)
         async with AMQPBackend(users.node.url, routing=layout()) as caller:
-            assert await caller.wait_for(task_id, timeout=10) == 3
+            assert await caller.wait_for(task_id, timeout=30) == 3
 
 
 async def delete_exchange(url: str, name: str) -> None:

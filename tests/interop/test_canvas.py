@@ -73,7 +73,7 @@ async def test_groups(caller: Caller) -> None:
     result = await group.send()
 
     assert await result.join(TIMEOUT) == [2 * number for number in range(20)]
-    metas = await caller.client.backend.get_many(result.task_ids(), timeout=1)
+    metas = await caller.client.backend.get_many(result.task_ids(), timeout=TIMEOUT)
     if caller.client.backend.reply_to:  # celery-amqp-backend tells of no group
         assert {meta.group_id for meta in metas.values()} == {result.id}
     with pytest.raises(AppError):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import anyio
 
-from aioresults.errors import BackendClosed, BrokerUnavailable, ConfigurationError, WrongEventLoop
+from aioresults.errors import AioResultsError, BackendClosed, ConfigurationError, WrongEventLoop
 from aioresults.events import Events, OnEvent, QueuesLeft, Unconfirmed
 from aioresults.groups import Groups
 from aioresults.hooks import Hooks
@@ -237,26 +237,31 @@ class Lifetime:
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        outboxes, session = (self.outbox, self.groups.outbox), self.sessions.current
-        reason = "there is no connection"
+        outboxes = (self.outbox, self.groups.outbox)
+        try:
+            await self._finish(outboxes)
+        finally:  # whatever a class of the user's own has raised
+            await asyncio.gather(*(outbox.stop() for outbox in outboxes))
+            closed = BackendClosed("the backend was closed")
+            self.sessions.end(closed)
+            self.waiters.fail_all(closed)
+            await self._stop()
+            await self._reader.stop(closed)
+
+    async def _finish(self, outboxes: Sequence[Outbox]) -> None:
+        session, reason = self.sessions.current, "there is no connection"
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if session is not None:
                     await asyncio.gather(*(outbox.flush() for outbox in outboxes))
                     if self._reads:
                         await self._reader.finish(session)
-        except (TimeoutError, BrokerUnavailable) as error:
+        except (TimeoutError, AioResultsError) as error:
             reason = str(error) or "not in time"
             if not any(outboxes):
                 self._events.emit(QueuesLeft(reason))
         if any(outboxes):
             self._events.emit(Unconfirmed(sum(map(len, outboxes)), reason))
-        await asyncio.gather(*(outbox.stop() for outbox in outboxes))
-        closed = BackendClosed("the backend was closed")
-        self.sessions.end(closed)
-        self.waiters.fail_all(closed)
-        await self._stop()
-        await self._reader.stop(closed)
 
     async def _stop(self) -> None:
         root, self._root = self._root, None

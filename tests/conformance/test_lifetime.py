@@ -12,20 +12,24 @@ from typing import Any
 import pytest
 
 from aioresults import (
+    AccessRefused,
     AMQPBackend,
     AsyncResult,
     BackendClosed,
     BrokerRefused,
     BrokerUnavailable,
+    ChannelClosed,
     QueuePerTask,
     Request,
     ResultTimeout,
     WrongEventLoop,
 )
+from aioresults.events import Event, QueuesLeft
+from aioresults.messaging import NoCacheQueue
 from aioresults.transport.memory import MemoryBroker
 from tests.clock import Clock
 from tests.conformance.conftest import Store
-from tests.conformance.lab import Lab, Raw, new_id, new_name, only, where
+from tests.conformance.lab import Lab, Raw, new_id, new_name, only, queue_of, waiting_for, where
 from tests.conformance.test_many import awaited
 from tests.conformance.test_watching import collect
 from tests.eventually import eventually
@@ -257,6 +261,45 @@ class TestClosing:
         with pytest.raises(BackendClosed):
             await many
         assert await caller.wait_for(there, timeout=30) == "kept"
+
+    @only("reply_queue")
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ChannelClosed(404, "its node is down or inaccessible"),
+            AccessRefused(403, "refused"),
+            LookupError("a defect"),
+        ],
+        ids=repr,
+    )
+    async def test_though_its_inbox_cannot_be_deleted(self, lab: Lab, raw: Raw, error: Exception) -> None:
+        events: list[Event] = []
+
+        class Kept(NoCacheQueue):
+            async def delete(self, if_unused: bool = False, if_empty: bool = False, nowait: bool = False) -> int:
+                raise error
+
+        class Own(AMQPBackend):
+            Queue = Kept
+
+        backend = await lab.make(Own, on_event=events.append).open()
+        inbox, waiting = queue_of(backend, ""), asyncio.create_task(backend.wait_for(new_id()))
+        await waiting_for(backend, 1)
+        if isinstance(error, LookupError):
+            with pytest.raises(LookupError):
+                await backend.close()
+        else:
+            await backend.close()
+            assert events[-1] == QueuesLeft(str(error))
+        with pytest.raises(BackendClosed):
+            await waiting
+        assert backend.stats()["connected"] is False
+
+        async def is_left() -> bool:
+            return await raw.consumers(inbox) == 0
+
+        await eventually(is_left)
+        await (await raw.channel()).queue_delete(inbox)
 
     async def test_cancelled_goes_on_to_its_end(self, lab: Lab) -> None:
         backend = lab.make()

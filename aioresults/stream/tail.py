@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from time import monotonic
 from time import time as wall_clock
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from aioresults.deadline import limited
 from aioresults.errors import (
@@ -112,8 +111,8 @@ class Tail:
         self._refusal: AioResultsError | None = None
         self._channel: Channel | None = None
         self._ended: asyncio.Future[None] | None = None
-        #: Those who wait for a tombstone of their own to come back, by task id.
-        self._tombstones: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
+        #: Who waits for a tombstone of their own to come back, by task id.
+        self._tombstones: dict[str, asyncio.Future[None]] = {}
         self._messages = 0
         self._repeats = Repeats()
         self.repeated = 0
@@ -324,7 +323,7 @@ class Tail:
                 self._marked.set()
             return
         self.known.take_in_tombstone(position, task_id)
-        noticed = self._tombstones.pop(task_id, None)
+        noticed = self._tombstones.get(task_id)
         if noticed is not None and not noticed.done():
             noticed.set_result(None)
 
@@ -352,14 +351,16 @@ class Tail:
         return await self.known.anywhere(task_id)
 
     async def forget(self, task_id: str) -> None:
-        """Hide what the stream holds of a task from every reader; return when this one has noticed, if it reads.
-
-        Cancelled, it goes on to its end.
-        """
+        """Hide what the stream holds of a task from every reader; return when this one has noticed, if it reads."""
         await self._sessions.wait(self._rpc_timeout)
-        noticed = self._tombstones.get(task_id)
-        if noticed is None:
-            noticed = self._tombstones[task_id] = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._forget(task_id))
-        if len(self):
-            await asyncio.wait([noticed], timeout=self._rpc_timeout)
+        while (before := self._tombstones.get(task_id)) is not None:
+            await asyncio.wait([before])  # or its tombstone would be taken for the one that follows
+        noticed = self._tombstones[task_id] = asyncio.get_running_loop().create_future()
+        try:
+            await self._forget(task_id)
+            if len(self):
+                await asyncio.wait([noticed], timeout=self._rpc_timeout)
+        finally:
+            del self._tombstones[task_id]
+            if not noticed.done():
+                noticed.set_result(None)

@@ -562,6 +562,21 @@ class TestForgetting:
             with pytest.raises(ResultForgotten):
                 await each
 
+    async def test_twice_at_once_each_returns_when_its_own_tombstone_was_read(
+        self, memory: MemoryBroker, caller: AMQPBackend, worker: AMQPBackend
+    ) -> None:
+        task_id = new_id()
+        await worker.store_result(task_id, "old")
+        await eventually(lambda: caller.stats()["received"] == 1)
+        memory.delay = 0.1
+        first = asyncio.create_task(caller.forget(task_id))
+        await eventually(lambda: caller.stats()["messages"] == 1)
+        await worker.store_result(task_id, "new")
+        await caller.forget(task_id)
+        assert caller.stats()["received"] == 2
+        assert await states_of(caller, task_id) == ["PENDING"]
+        await first
+
     async def test_an_old_tombstone_disturbs_nobody(self, lab: Lab, worker: AMQPBackend) -> None:
         """Who opens later reads it in its place: before the result that came after it."""
         task_id = new_id()

@@ -12,7 +12,7 @@ from aioresults import MessageReturned, ResultMeta
 from aioresults.contrib.celery import CeleryClient, Task
 from tests.interop.worker import Worker
 
-TIMEOUT = 90  # seconds; the first task of a worker waits for it to start
+TIMEOUT = 180  # seconds; the first task of a worker waits for it to start
 
 
 @dataclass

@@ -17,7 +17,7 @@ import pytest
 from aioresults.contrib.rabbitmq import RabbitMQError, RabbitMQMissing, RabbitMQNode, find_scripts
 from tests.eventually import eventually
 
-pytestmark = pytest.mark.timeout(300)  # a node that cannot start says after 90 s why; some tests start three
+pytestmark = pytest.mark.timeout(400)  # a node that cannot start says after 120 s why; some tests start three
 
 
 async def send(url: str, queue: str, body: bytes) -> None:

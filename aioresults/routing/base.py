@@ -91,6 +91,18 @@ class Routing(Protocol):
         ...
 
 
+def correlation_id_of(task_id: str, request: Any | None) -> str:
+    """Return the correlation id that a request asks for, or else the task id.
+
+    Raises:
+        ConfigurationError: it is no string.
+    """
+    correlation_id: object = getattr(request, "correlation_id", None) or task_id
+    if not isinstance(correlation_id, str):
+        raise ConfigurationError(f"a correlation id must be a string, not {correlation_id!r}")
+    return correlation_id
+
+
 def configured(routing: Routing, options: RoutingOptions) -> Routing:
     """Return a routing with the backend's options filled in.
 

@@ -12,7 +12,7 @@ from typing import Any
 from aioresults import checks
 from aioresults.errors import AioResultsError, ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
-from aioresults.routing.base import OURS, RoutingOptions
+from aioresults.routing.base import OURS, RoutingOptions, correlation_id_of
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class QueuePerTask:
 
     def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
         """Return the task's own key, and the request's correlation id or else the task id."""
-        return rkey, getattr(request, "correlation_id", None) or task_id
+        return rkey, correlation_id_of(task_id, request)
 
     def inbox(self) -> None:
         """Return None: each task has a queue of its own."""

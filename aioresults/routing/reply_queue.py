@@ -11,7 +11,7 @@ from typing import Any
 from aioresults import checks
 from aioresults.errors import AioResultsError, ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
-from aioresults.routing.base import OURS, RoutingOptions
+from aioresults.routing.base import OURS, RoutingOptions, correlation_id_of
 
 PREFIX = OURS + "inbox."
 QUEUE_TYPES = ("classic", "quorum")
@@ -105,7 +105,7 @@ class ReplyQueue:
                 f"no reply_to for task {task_id!r}: with ReplyQueue a result goes to whoever asked, so store it with "
                 "request=Request(reply_to=...), the address from the task message"
             )
-        return reply_to, getattr(request, "correlation_id", None) or task_id
+        return reply_to, correlation_id_of(task_id, request)
 
     def queue(self, rkey: str) -> None:
         """Return None: tasks have no queues of their own here."""

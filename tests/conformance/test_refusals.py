@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,6 +175,15 @@ async def test_a_backlog_limit_that_cannot_be_one(caller: AMQPBackend) -> None:
     for limit in limits:
         with pytest.raises(ConfigurationError, match="backlog_limit must be an integer of 1 or more, not"):
             await caller.get_task_meta(new_id(), backlog_limit=limit)
+
+
+@where(shared=False)
+async def test_a_correlation_id_that_cannot_be_one(lab: Lab) -> None:
+    backend = await lab.open(signing_key=b"secret")
+    for correlation_id in (5, b"bytes"):
+        request: Any = SimpleNamespace(reply_to=backend.reply_to, correlation_id=correlation_id)
+        with pytest.raises(ConfigurationError, match="correlation id must be a string"):
+            await backend.store_result(new_id(), 1, request=request)
 
 
 @only("reply_queue")

@@ -290,8 +290,9 @@ class Drain:
 
     def _offer(self, subscription: Subscription) -> None:
         """Offer what was not returned yet to those who came after everyone had left."""
-        if subscription.meta is not None:
-            self._waiters.report(subscription.meta)
+        meta = subscription.meta
+        if meta is not None and self._waiters.latest(subscription.task_id) is not meta:  # else they were told
+            self._waiters.report(meta)
         strays, subscription.strays = subscription.strays, None
         for message in strays or ():
             self._receive(message)

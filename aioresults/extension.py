@@ -71,6 +71,9 @@ class Extension:
 
         By itself as ``states.supersedes`` has it: an id is for one run. Override it alike in all processes that read
         the same results. A report that is not ready must not replace one that is: a wait may have ended with that.
+
+        A wait ends with the first ready report all the same. In a ``ResultStream`` that is the oldest one that is kept:
+        ``get_task_meta`` returns the one that counts.
         """
         return states.supersedes(new, old)
 

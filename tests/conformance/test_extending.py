@@ -89,6 +89,19 @@ class TestOrder:
         await eventually(lambda: counts(3))
         assert (await caller.consume(task_id, timeout=0)).result == 3
 
+    async def test_who_waits_is_told_of_a_result_once(self, lab: Lab, worker: AMQPBackend) -> None:
+        caller, task_id, told = await lab.open(Latest), new_id(), asyncio.Queue[Any]()
+        request = Request(reply_to=caller.reply_to)
+        many = caller.get_many([task_id, other_id := new_id()], timeout=30, on_message=told.put_nowait)
+        waiting = asyncio.ensure_future(many)
+        await worker.store_result(task_id, 1, request=request)
+        assert (await told.get()).result == 1
+        for _ in range(3):  # others come and go
+            assert await caller.wait_for(task_id, timeout=30) == 1
+        await worker.store_result(other_id, 2, request=request)
+        await waiting
+        assert [told.get_nowait().result for _ in range(told.qsize())] == [2]
+
     @only("reply_queue")
     async def test_supersedes_of_what_nobody_has_asked_for(self, lab: Lab, worker: AMQPBackend) -> None:
         caller, task_id = await lab.open(Latest), new_id()

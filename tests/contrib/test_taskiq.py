@@ -405,6 +405,38 @@ async def test_a_result_that_was_seen_outlasts_its_broker(memory: MemoryBroker, 
     await backend.shutdown()
 
 
+async def test_the_broker_is_lost_before_a_result_is_back_in_its_queue(
+    memory: MemoryBroker, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioresults.contrib.taskiq.result_backend.RETURN_TIMEOUT", 0.1)
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False)
+    await backend.set_result(task_id, result_of())
+    assert await backend.is_result_ready(task_id)
+    other = await memory.connect()
+    assert await (await other.channel()).basic_get(f"aioresults.task.{task_id}") is not None
+    getting = asyncio.create_task(backend.get_result(task_id))
+    await eventually(lambda: backend._reader.stats()["waiting"] == 1)  # it is not to be found
+    await stop(memory, backend)
+    await asyncio.sleep(0.2)  # more than it is given to return
+    memory.start()
+    assert (await getting).return_value == 11
+    await backend.shutdown()
+
+
+async def test_asked_for_while_it_is_taken(memory: MemoryBroker, task_id: str) -> None:
+    backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False)
+    await backend.set_result(task_id, result_of())
+    asking = (backend.is_result_ready(task_id) for _ in range(2))
+    result, *_ = await asyncio.gather(backend.get_result(task_id), *asking)
+    assert result.return_value == 11
+    await eventually(lambda: not memory.queues())
+    assert not await backend.is_result_ready(task_id)
+    with pytest.raises(ResultIsMissingError):
+        await backend.get_result(task_id)
+    await backend.shutdown()
+    assert memory.queues() == []
+
+
 async def test_a_broker_that_is_away_when_somebody_first_asks(
     memory: MemoryBroker, keep_results: bool, task_id: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -182,6 +182,8 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
                 if (is_there := self._ended.is_there(task_id)) is not None:
                     return is_there and bool(reader.stats()["connected"])
                 ready = (await reader.get_task_meta(task_id)).is_ready
+                if (is_there := self._ended.is_there(task_id)) is not None:
+                    return is_there  # another call has found it meanwhile, or taken it
             except BrokerRefused:
                 raise
             except BrokerUnavailable:
@@ -241,6 +243,7 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
             self._ended.note(task_id, is_there=False)
         if taken is not None:
             self._see(taken)
+            watch = self._watches.get(task_id)  # or the one of a call that looked meanwhile
             if watch is not None:
                 watch.latest = None
                 watch.end()
@@ -248,18 +251,23 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
 
     async def _take(self, reader: AMQPBackend, task_id: str, was_there: bool) -> ResultMeta | None:
         # One look first: of several results in a queue it finds the latest, and where there is no queue it makes none.
+        sessions, is_away = reader.stats()["sessions"], False
         try:
             return await reader.consume(task_id, 0)
         except ResultTimeout:
             if not was_there:
                 return None
-            timeout = RETURN_TIMEOUT
         except BrokerUnavailable:
             if not was_there:
                 raise
-            timeout = OUTAGE_TIMEOUT
+            is_away = True
         try:
-            return await reader.consume(task_id, timeout)
+            if not is_away:
+                with suppress(ResultTimeout):
+                    return await reader.consume(task_id, RETURN_TIMEOUT)
+                if reader.stats()["connected"] and reader.stats()["sessions"] == sessions:
+                    return None
+            return await reader.consume(task_id, OUTAGE_TIMEOUT)
         except ResultForgotten:
             return None  # another process has taken it
         except ResultTimeout:

@@ -14,16 +14,16 @@ from typing import Any, ClassVar, Self, TypeVar, overload
 
 from aioresults import checks, states
 from aioresults.app_settings import app_settings
+from aioresults.background.lifetime import Lifetime
+from aioresults.background.lookup import DEFAULT_BACKLOG_LIMIT
+from aioresults.background.reports import Reports
 from aioresults.errors import BacklogLimitExceeded
 from aioresults.events import OnEvent
 from aioresults.extension import Extension
 from aioresults.grouping import Grouping
-from aioresults.lifetime import Lifetime
 from aioresults.limits import Limits
-from aioresults.lookup import DEFAULT_BACKLOG_LIMIT
 from aioresults.many_results import ManyResults, OnMessage
 from aioresults.observer import Observer
-from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, Routing, RoutingOptions, configured
@@ -31,7 +31,7 @@ from aioresults.serialization import Codec, Serializers
 from aioresults.serialization.conversion import convert
 from aioresults.storing import Storing
 from aioresults.transport import transport_for
-from aioresults.waiters import Waiter
+from aioresults.waiting.waiters import Waiter
 from aioresults.watch import Watch
 
 T = TypeVar("T")

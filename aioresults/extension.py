@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from aioresults import messaging, states
+from aioresults.background.lifetime import Lifetime
+from aioresults.background.sessions import Session
 from aioresults.errors import BrokerUnavailable, PreconditionFailed
-from aioresults.lifetime import Lifetime
 from aioresults.routing import Routing, Stream
-from aioresults.sessions import Session
 from aioresults.transport import Channel
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from aioresults.background.lifetime import Lifetime
 from aioresults.errors import ConfigurationError, DecodeError
 from aioresults.group_result import GroupResult
-from aioresults.lifetime import Lifetime
 
 if TYPE_CHECKING:
     from aioresults.backend import AMQPBackend

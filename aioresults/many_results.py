@@ -10,7 +10,7 @@ from typing import Self
 from aioresults.errors import AioResultsError, ResultTimeout
 from aioresults.iteration import Iteration
 from aioresults.results import ResultMeta
-from aioresults.waiters import Waiters
+from aioresults.waiting.waiters import Waiters
 
 OnMessage = Callable[[ResultMeta], object]
 #: Looks once for each of the given ids, takes the ready reports that are there, and returns them.

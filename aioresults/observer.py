@@ -6,7 +6,7 @@ import asyncio
 
 from aioresults.errors import AioResultsError, ResultTimeout
 from aioresults.results import ResultMeta
-from aioresults.waiters import Waiters
+from aioresults.waiting.waiters import Waiters
 
 
 class Observer:

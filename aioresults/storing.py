@@ -6,10 +6,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from aioresults import checks, states
+from aioresults.background.lifetime import Lifetime
+from aioresults.background.reports import Reports
 from aioresults.errors import AioResultsError, TaskRevoked, WrongEventLoop
-from aioresults.lifetime import Lifetime
 from aioresults.recording import Recording
-from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.stored import Stored, coroutine_function
 

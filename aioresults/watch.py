@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from aioresults.background.lookup import DEFAULT_BACKLOG_LIMIT
+from aioresults.background.readers import Looks
 from aioresults.errors import AioResultsError, ResultTimeout
 from aioresults.iteration import Iteration
-from aioresults.lookup import DEFAULT_BACKLOG_LIMIT
-from aioresults.readers import Looks
 from aioresults.results import ResultMeta
-from aioresults.waiters import Waiters
+from aioresults.waiting.waiters import Waiters
 
 #: Reports kept for a watcher that is slower than its task; beyond, the oldest that is not ready goes.
 BUFFER: Final = 1000

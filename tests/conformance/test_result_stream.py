@@ -20,12 +20,12 @@ from aioresults import (
     ResultMeta,
     ResultStream,
     ResultTimeout,
-    lifetime,
 )
+from aioresults.background import lifetime
+from aioresults.background.sessions import Session
+from aioresults.background.stream import tail
 from aioresults.messaging import Message
 from aioresults.routing import RoutingOptions
-from aioresults.sessions import Session
-from aioresults.stream import tail
 from aioresults.transport.base import Delivery
 from aioresults.transport.memory import MemoryBroker
 from tests.conformance.conftest import Store

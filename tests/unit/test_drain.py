@@ -10,16 +10,16 @@ from typing import Any, cast
 
 import pytest
 
-from aioresults import drain as drain_module
-from aioresults.drain import Drain
+from aioresults.background import drain as drain_module
+from aioresults.background.drain import Drain
+from aioresults.background.sessions import Session
 from aioresults.errors import AccessRefused, AioResultsError, BrokerUnavailable, ChannelClosed, ResultForgotten
 from aioresults.messaging import Exchange, Message, Queue
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
-from aioresults.sessions import Session
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker
-from aioresults.waiters import Waiter, Waiters
+from aioresults.waiting.waiters import Waiter, Waiters
 from tests.eventually import eventually
 
 

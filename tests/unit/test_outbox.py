@@ -24,7 +24,7 @@ from aioresults.transport.memory import MemoryBroker
 
 async def test_many_destinations_may_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each report has a destination of its own; going through all of them for each would take minutes."""
-    monkeypatch.setattr("aioresults.outbox.MAX_TOTAL", 1_000)
+    monkeypatch.setattr("aioresults.background.outbox.MAX_TOTAL", 1_000)
     async with AMQPBackend("memory://crowd") as backend:
         stores = [asyncio.create_task(backend.store_result(f"t{n}", n)) for n in range(20_000)]
         await asyncio.sleep(0)
@@ -170,7 +170,7 @@ class TestInFlight:
         assert gate.published == ["a", "a"]
 
     async def test_closing_ends_them_all(self, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aioresults.lifetime.CLOSE_TIMEOUT", 0.05)
+        monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 0.05)
         stores = []
         for task_id in "abcde":
             stores.append(gate.backend.store_result(task_id, 1, request=gate.request))

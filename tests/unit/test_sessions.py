@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from aioresults import sessions as sessions_module
-from aioresults.channel_pool import ChannelPool
+from aioresults.background import sessions as sessions_module
+from aioresults.background.channel_pool import ChannelPool
+from aioresults.background.sessions import Session, Sessions
 from aioresults.deadline import limited
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, NotFound
-from aioresults.sessions import Session, Sessions
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.transport.memory.connection import MemoryConnection

@@ -9,11 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from aioresults.background.stream import Index
+from aioresults.background.stream.index import HISTORY, Position
+from aioresults.background.stream.reading import position_of
 from aioresults.messaging import Message
 from aioresults.serialization import Document
-from aioresults.stream import Index
-from aioresults.stream.index import HISTORY, Position
-from aioresults.stream.reading import position_of
 from aioresults.transport.base import Delivery, Properties
 
 JSON = "application/json"

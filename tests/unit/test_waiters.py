@@ -16,8 +16,8 @@ from aioresults import states
 from aioresults.errors import AioResultsError, BackendClosed, ResultEvicted, ResultForgotten, ResultTimeout
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
-from aioresults.unclaimed import Unclaimed
-from aioresults.waiters import Waiter, Waiters
+from aioresults.waiting.unclaimed import Unclaimed
+from aioresults.waiting.waiters import Waiter, Waiters
 
 IDS = st.sampled_from("abc")
 STATUSES = st.sampled_from(["PENDING", "STARTED", "PROGRESS", "RETRY", "SUCCESS", "FAILURE", "REVOKED"])

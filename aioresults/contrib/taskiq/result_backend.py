@@ -31,7 +31,7 @@ from aioresults import (
 from aioresults.contrib.taskiq.ended import Ended
 from aioresults.contrib.taskiq.latest_results import LatestResults
 from aioresults.contrib.taskiq.watch import Watch
-from aioresults.recent import Recent
+from aioresults.waiting.recent import Recent
 
 _Return = TypeVar("_Return")
 

@@ -10,8 +10,8 @@ import asyncio
 from time import time as wall_clock
 from typing import Final
 
+from aioresults.background.stream.index import Position
 from aioresults.messaging import Message
-from aioresults.stream.index import Position
 
 #: Seconds after which what is owed is acknowledged, when nothing more comes.
 QUIET: Final = 1.0

@@ -14,14 +14,14 @@ from functools import partial
 from typing import Any, Final
 
 from aioresults import checks, states
+from aioresults.background.outbox import Outbox
+from aioresults.background.reports import Reports
+from aioresults.background.sessions import Session, Sessions
 from aioresults.errors import ChannelClosed, DecodeError, NotFound
 from aioresults.messaging import Consumer, Message, NoCacheQueue, Producer, Queue
-from aioresults.outbox import Outbox
-from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
 from aioresults.routing import OURS
-from aioresults.sessions import Session, Sessions
 from aioresults.stored import Stored
 
 PREFIX: Final = OURS + "group."

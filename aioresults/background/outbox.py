@@ -22,6 +22,9 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
+from aioresults.background.lane import Lane
+from aioresults.background.reports import Reports
+from aioresults.background.sessions import Session, Sessions
 from aioresults.errors import (
     AioResultsError,
     BackendClosed,
@@ -36,12 +39,9 @@ from aioresults.errors import (
     ResultTooLarge,
 )
 from aioresults.events import Emit, NotRouted, Unroutable, log
-from aioresults.lane import Lane
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.messaging.retrying import TRANSIENT
-from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
-from aioresults.sessions import Session, Sessions
 from aioresults.stored import Stored
 from aioresults.transport.replies import message_size_limit
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from aioresults.drain import Drain
+from aioresults.background.drain import Drain
+from aioresults.background.hooks import Hooks
+from aioresults.background.inbox import Inbox
+from aioresults.background.lookup import Lookup
+from aioresults.background.outbox import Outbox
+from aioresults.background.reports import Reports
+from aioresults.background.sessions import Session, Sessions
+from aioresults.background.stream import TOMBSTONE, StreamLookup, Tail
 from aioresults.errors import AioResultsError
 from aioresults.events import Emit
-from aioresults.hooks import Hooks
-from aioresults.inbox import Inbox
-from aioresults.lookup import Lookup
-from aioresults.outbox import Outbox
-from aioresults.reports import Reports
 from aioresults.results import ResultMeta
-from aioresults.sessions import Session, Sessions
 from aioresults.stored import Stored
-from aioresults.stream import TOMBSTONE, StreamLookup, Tail
-from aioresults.waiters import Waiters
+from aioresults.waiting.waiters import Waiters
 
 
 class Reader(Protocol):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from aioresults.background.stream.tail import Tail
 from aioresults.deadline import limited
 from aioresults.errors import ConfigurationError, ResultTimeout
 from aioresults.results import ResultMeta
-from aioresults.stream.tail import Tail
 
 
 class StreamLookup:

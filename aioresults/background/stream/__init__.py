@@ -2,9 +2,9 @@
 (``recall``); and the calls that only look (``lookup``).
 """
 
-from aioresults.stream.index import Index
-from aioresults.stream.lookup import StreamLookup
-from aioresults.stream.recall import Recall
-from aioresults.stream.tail import TOMBSTONE, Tail
+from aioresults.background.stream.index import Index
+from aioresults.background.stream.lookup import StreamLookup
+from aioresults.background.stream.recall import Recall
+from aioresults.background.stream.tail import TOMBSTONE, Tail
 
 __all__ = ["TOMBSTONE", "Index", "Recall", "StreamLookup", "Tail"]

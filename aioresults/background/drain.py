@@ -18,6 +18,8 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final
 
+from aioresults.background.repeats import Repeats
+from aioresults.background.sessions import Session
 from aioresults.errors import (
     AioResultsError,
     BrokerUnavailable,
@@ -30,11 +32,9 @@ from aioresults.errors import (
 )
 from aioresults.events import Dropped, Emit, log
 from aioresults.messaging import Consumer, Message, Queue, declaring
-from aioresults.repeats import Repeats
 from aioresults.results import ResultMeta
-from aioresults.sessions import Session
 from aioresults.transport import Channel
-from aioresults.waiters import Waiters
+from aioresults.waiting.waiters import Waiters
 
 logger = logging.getLogger("aioresults")
 

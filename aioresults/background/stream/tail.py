@@ -17,6 +17,13 @@ from time import monotonic
 from time import time as wall_clock
 from typing import Any, Final
 
+from aioresults.background.repeats import Repeats
+from aioresults.background.reports import Reports
+from aioresults.background.sessions import Session, Sessions
+from aioresults.background.stream.index import Index, Position
+from aioresults.background.stream.known import Known
+from aioresults.background.stream.reading import Credit, position_of
+from aioresults.background.stream.recall import Recall
 from aioresults.deadline import limited
 from aioresults.errors import (
     AccessRefused,
@@ -28,17 +35,10 @@ from aioresults.errors import (
 )
 from aioresults.events import Emit, QueueLost
 from aioresults.messaging import Consumer, Message, Producer, Queue, declaring
-from aioresults.repeats import Repeats
-from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.routing import OURS, Stream
-from aioresults.sessions import Session, Sessions
-from aioresults.stream.index import Index, Position
-from aioresults.stream.known import Known
-from aioresults.stream.reading import Credit, position_of
-from aioresults.stream.recall import Recall
 from aioresults.transport import Channel
-from aioresults.waiters import Waiters
+from aioresults.waiting.waiters import Waiters
 
 logger = logging.getLogger("aioresults")
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from aioresults.channel_pool import POOL_SIZE
+from aioresults.background.channel_pool import POOL_SIZE
+from aioresults.background.sessions import Sessions
 from aioresults.errors import BacklogLimitExceeded, DecodeError, NotFound, ResultTimeout
 from aioresults.events import Dropped, Emit, log
 from aioresults.messaging import Message, Queue
 from aioresults.results import ResultMeta
-from aioresults.sessions import Sessions
-from aioresults.waiters import Waiter, Waiters
+from aioresults.waiting.waiters import Waiter, Waiters
 
 #: Reports that one look may read.
 DEFAULT_BACKLOG_LIMIT: Final = 1000

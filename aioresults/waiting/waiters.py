@@ -15,11 +15,11 @@ from typing import Final, Protocol
 
 from aioresults import states
 from aioresults.errors import AioResultsError, DecodeError, ResultEvicted, ResultForgotten, ResultTimeout
-from aioresults.kept import Decode, Kept, Packed
-from aioresults.recent import Recent
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
-from aioresults.unclaimed import Unclaimed
+from aioresults.waiting.kept import Decode, Kept, Packed
+from aioresults.waiting.recent import Recent
+from aioresults.waiting.unclaimed import Unclaimed
 
 
 class Listener(Protocol):

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Final, TypeVar
 
-from aioresults.channel_pool import ChannelPool
+from aioresults.background.channel_pool import ChannelPool
 from aioresults.deadline import limited
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, ChannelClosed
 from aioresults.events import Blocked, Connected, ConnectFailed, ConnectionLost, ConnectRefused, Emit, Unblocked, log

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from aioresults import states
 from aioresults.events import Emit, Evicted, LateResult, log
-from aioresults.kept import Kept
+from aioresults.waiting.kept import Kept
 
 #: How many ids of evicted reports are remembered.
 REMEMBERED: Final = 100_000

@@ -16,20 +16,20 @@ from typing import Any, Final
 
 import anyio
 
+from aioresults.background.groups import Groups
+from aioresults.background.hooks import Hooks
+from aioresults.background.outbox import Outbox
+from aioresults.background.readers import reading
+from aioresults.background.reports import Reports
+from aioresults.background.sessions import Session, Sessions
 from aioresults.errors import AioResultsError, BackendClosed, ConfigurationError, WrongEventLoop
 from aioresults.events import Events, OnEvent, QueuesLeft, Unconfirmed
-from aioresults.groups import Groups
-from aioresults.hooks import Hooks
 from aioresults.limits import Limits
-from aioresults.outbox import Outbox
-from aioresults.readers import reading
-from aioresults.reports import Reports
 from aioresults.retry import RetryPolicy
 from aioresults.routing import Routing
-from aioresults.sessions import Session, Sessions
 from aioresults.transport import Transport
-from aioresults.unclaimed import Unclaimed
-from aioresults.waiters import Waiters
+from aioresults.waiting.unclaimed import Unclaimed
+from aioresults.waiting.waiters import Waiters
 
 logger = logging.getLogger("aioresults")
 

@@ -10,13 +10,13 @@ import asyncio
 import logging
 from typing import Any, Final
 
+from aioresults.background.repeats import Repeats
+from aioresults.background.reports import Reports
+from aioresults.background.sessions import Session
 from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError, NotFound
 from aioresults.events import Dropped, Emit, QueueLost, log
 from aioresults.messaging import Consumer, Message, Queue
-from aioresults.repeats import Repeats
-from aioresults.reports import Reports
-from aioresults.sessions import Session
-from aioresults.waiters import Waiters
+from aioresults.waiting.waiters import Waiters
 
 logger = logging.getLogger("aioresults")
 

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from aioresults.background.reports import Reports
+from aioresults.background.stream.index import Index, Position
+from aioresults.background.stream.recall import Recall
 from aioresults.errors import DecodeError
 from aioresults.events import Dropped, Emit
-from aioresults.reports import Reports
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
-from aioresults.stream.index import Index, Position
-from aioresults.stream.recall import Recall
-from aioresults.waiters import Waiters
+from aioresults.waiting.waiters import Waiters
 
 #: Seconds before what could not be read again is tried once more.
 RETRY_INTERVAL: Final = 1.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from aioresults.background.sessions import Session
 from aioresults.messaging import Consumer, Producer, Queue
 from aioresults.routing import Stream
-from aioresults.sessions import Session
 
 
 class Hooks(Protocol):

@@ -13,14 +13,14 @@ from heapq import heappop, heappush
 from time import monotonic
 from typing import Any, Final
 
+from aioresults.background.repeats import Repeats
+from aioresults.background.reports import Reports
+from aioresults.background.sessions import Session, Sessions
+from aioresults.background.stream.index import Index, Position
+from aioresults.background.stream.reading import Credit, position_of
 from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError
 from aioresults.messaging import Consumer, Message, Queue
-from aioresults.repeats import Repeats
-from aioresults.reports import Reports
 from aioresults.serialization import Document
-from aioresults.sessions import Session, Sessions
-from aioresults.stream.index import Index, Position
-from aioresults.stream.reading import Credit, position_of
 
 #: Fetches at a time; each has a channel of its own.
 PARALLEL: Final = 4

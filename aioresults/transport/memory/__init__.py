@@ -1,7 +1,7 @@
 """RabbitMQ inside this process: for tests of those who use the package, and behind ``memory://NAME``.
 
-The contract is the port's (`aioresults.transport.base`) and, beyond it, what RabbitMQ 3.10 and 4.3 were seen to do,
-down to the reply texts. A `MemoryBroker` holds exchanges, queues and messages; connections come from
+The contract is the port's (``aioresults.transport.base``) and, beyond it, what RabbitMQ 3.10 and 4.3 were seen to do,
+down to the reply texts. A ``MemoryBroker`` holds exchanges, queues and messages; connections come from
 ``MemoryTransport(broker)``, may live in different event loops and threads, and lose what RabbitMQ would lose when they
 go. Faults come on request: ``cut``, ``stop``, ``restart``, ``refuse``, ``block``, ``delay``, ``duplicate``.
 
@@ -20,6 +20,6 @@ What differs from RabbitMQ:
 - A consumer tag in use raises ``NotSupported`` and closes nothing; RabbitMQ closes the connection.
 """
 
-from .broker import MemoryBroker, MemoryTransport, QueueInfo
+from aioresults.transport.memory.broker import MemoryBroker, MemoryTransport, QueueInfo
 
 __all__ = ["MemoryBroker", "MemoryTransport", "QueueInfo"]

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from aioresults.errors import BrokerRefused, BrokerUnavailable
-
-from .connection import MemoryConnection
-from .queue import Queue
-from .topology import Topology
-from .wire import tick
+from aioresults.transport.memory.connection import MemoryConnection
+from aioresults.transport.memory.queue import Queue
+from aioresults.transport.memory.topology import Topology
+from aioresults.transport.memory.wire import tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class MemoryBroker(Topology):
     """One broker inside this process; what it holds outlives connections and event loops.
 
     Args:
-        name: for `MemoryTransport.as_uri` and error messages.
+        name: for ``MemoryTransport.as_uri`` and error messages.
         clock: monotonic seconds; every expiry is measured with it, so a test that passes its own decides when.
         max_message_size: bytes; larger messages close their channel with 406 (RabbitMQ 4: 16 MiB).
 
@@ -211,28 +210,28 @@ class MemoryBroker(Topology):
                 self.lose_transient()
 
     def start(self) -> None:
-        """Accept connections again after `stop`."""
+        """Accept connections again after ``stop``."""
         self.running = True
 
     def restart(self) -> None:
-        """`stop` and `start`: durable queues stay, with their persistent messages."""
+        """``stop`` and ``start``: durable queues stay, with their persistent messages."""
         self.stop()
         self.start()
 
     def refuse(self, reason: str | None) -> None:
-        """Answer every `connect` with ``BrokerRefused(reason)``, as for a wrong password; None ends that."""
+        """Answer every ``connect`` with ``BrokerRefused(reason)``, as for a wrong password; None ends that."""
         self._refusal = reason
 
     def block(self) -> None:
         """Hold publishes, as RabbitMQ does under a memory alarm.
 
         The first publish stops its connection: whatever is called on it afterwards waits, too, and is done in order by
-        `unblock`, also for callers that have gone. Connections that do not publish notice nothing.
+        ``unblock``, also for callers that have gone. Connections that do not publish notice nothing.
         """
         self.blocked = True
 
     def unblock(self) -> None:
-        """End `block`, and do what waited."""
+        """End ``block``, and do what waited."""
         with self.lock:
             self.blocked = False
             for peers in list(self._connections.values()):
@@ -241,7 +240,7 @@ class MemoryBroker(Topology):
 
 
 class MemoryTransport:
-    """`aioresults.transport.base.Transport` to a `MemoryBroker`."""
+    """``aioresults.transport.base.Transport`` to a ``MemoryBroker``."""
 
     __slots__ = ("broker",)
 

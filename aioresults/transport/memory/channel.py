@@ -19,25 +19,24 @@ from aioresults.errors import (
     NotSupported,
 )
 from aioresults.transport.base import Arguments, DeclareOk, Delivery, OnCancel, OnClose, OnMessage, Properties
-
-from .declare import table
-from .deliveries import Deliveries, release
-from .exchange import Binding
-from .message import Message, copy_properties, milliseconds
-from .queue import EXCLUSIVE, NO_ACK, ClassicQueue, Consumer, Queue
-from .stream import Stream, StreamConsumer
-from .topology import failed, no_queue, refused
-from .wire import ConnectionRefusal, tick, unsupported
+from aioresults.transport.memory.declare import table
+from aioresults.transport.memory.deliveries import Deliveries, release
+from aioresults.transport.memory.exchange import Binding
+from aioresults.transport.memory.message import Message, copy_properties, milliseconds
+from aioresults.transport.memory.queue import EXCLUSIVE, NO_ACK, ClassicQueue, Consumer, Queue
+from aioresults.transport.memory.stream import Stream, StreamConsumer
+from aioresults.transport.memory.topology import failed, no_queue, refused
+from aioresults.transport.memory.wire import ConnectionRefusal, tick, unsupported
 
 if TYPE_CHECKING:
-    from .broker import MemoryBroker
-    from .connection import MemoryConnection
+    from aioresults.transport.memory.broker import MemoryBroker
+    from aioresults.transport.memory.connection import MemoryConnection
 
 T = TypeVar("T")
 
 
 class MemoryChannel(Deliveries):
-    """One channel of a `MemoryConnection`; see `aioresults.transport.base.Channel`."""
+    """One channel of a ``MemoryConnection``; see ``aioresults.transport.base.Channel``."""
 
     __slots__ = ("_callbacks", "_last_queue", "broker", "confirms")
 

@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from aioresults.errors import AioResultsError, BrokerUnavailable
 from aioresults.transport.base import OnBlocked, OnClose
-
-from .channel import MemoryChannel
-from .deliveries import Deliveries, release
-from .wire import settle, tick
+from aioresults.transport.memory.channel import MemoryChannel
+from aioresults.transport.memory.deliveries import Deliveries, release
+from aioresults.transport.memory.wire import settle, tick
 
 if TYPE_CHECKING:
-    from .broker import MemoryBroker
+    from aioresults.transport.memory.broker import MemoryBroker
 
 Event = tuple[Callable[[Any], None], Any, Deliveries | None]
 Stalled = tuple[Callable[[], Any], "asyncio.Future[Any] | None"]
 
 
 class MemoryConnection:
-    """One connection of one event loop to a `MemoryBroker`; see `aioresults.transport.base.Connection`."""
+    """One connection of one event loop to a ``MemoryBroker``; see ``aioresults.transport.base.Connection``."""
 
     __slots__ = (
         "__weakref__",

@@ -13,8 +13,7 @@ from typing import Any
 
 from aioresults.errors import InequivalentArgument, PreconditionFailed
 from aioresults.transport.base import Arguments
-
-from .message import copy_value
+from aioresults.transport.memory.message import copy_value
 
 
 def _names(text: str) -> frozenset[str]:

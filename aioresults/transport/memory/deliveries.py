@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from aioresults.errors import AioResultsError, PreconditionFailed
 from aioresults.transport.base import Delivery
-
-from .message import Message, copy_properties
-from .queue import NO_ACK, ClassicQueue, Consumer, Queue
-from .stream import Stream
-from .wire import unsupported
+from aioresults.transport.memory.message import Message, copy_properties
+from aioresults.transport.memory.queue import NO_ACK, ClassicQueue, Consumer, Queue
+from aioresults.transport.memory.stream import Stream
+from aioresults.transport.memory.wire import unsupported
 
 if TYPE_CHECKING:
-    from .connection import MemoryConnection
+    from aioresults.transport.memory.connection import MemoryConnection
 
 #: What was delivered, from where, to whom (None: ``basic.get``).
 Unacked = tuple[Message, Queue, Consumer | None]

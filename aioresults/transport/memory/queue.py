@@ -13,13 +13,12 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from aioresults.transport.base import OnCancel, OnMessage
-
-from .declare import Settings
-from .message import Message
+from aioresults.transport.memory.declare import Settings
+from aioresults.transport.memory.message import Message
 
 if TYPE_CHECKING:
-    from .deliveries import Deliveries
-    from .topology import Topology
+    from aioresults.transport.memory.deliveries import Deliveries
+    from aioresults.transport.memory.topology import Topology
 
 NO_ACK = 1
 EXCLUSIVE = 2

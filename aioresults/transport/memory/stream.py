@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from aioresults.errors import PreconditionFailed
 from aioresults.transport.base import OnCancel, OnMessage
-
-from .declare import Settings, seconds, type_name
-from .message import Message, copy_properties
-from .queue import Consumer, Queue
+from aioresults.transport.memory.declare import Settings, seconds, type_name
+from aioresults.transport.memory.message import Message, copy_properties
+from aioresults.transport.memory.queue import Consumer, Queue
 
 if TYPE_CHECKING:
-    from .deliveries import Deliveries
-    from .topology import Topology
+    from aioresults.transport.memory.deliveries import Deliveries
+    from aioresults.transport.memory.topology import Topology
 
 #: Dropped entries are kept as None until there are this many of them and they are half of the list.
 COMPACT = 1024

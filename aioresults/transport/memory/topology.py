@@ -1,6 +1,6 @@
 """What a broker holds: exchanges, bindings, queues; how a message finds its queues; declare, bind, delete.
 
-Plain synchronous code without clients: it raises the errors that RabbitMQ would answer with, and `channel` turns them
+Plain synchronous code without clients: it raises the errors that RabbitMQ would answer with, and ``channel`` turns them
 into a closed channel. Everything is called with ``lock`` held.
 """
 
@@ -24,15 +24,21 @@ from aioresults.errors import (
     PreconditionFailed,
     ResourceLocked,
 )
-
-from .declare import Settings, check_argument, check_equivalent, check_queue, check_same, key_of
-from .exchange import PREDECLARED, TYPES, Binding, Bindings, Exchange
-from .message import Message, dead_letter, died_in_a_circle
-from .queue import ClassicQueue, Queue
-from .stream import Stream
+from aioresults.transport.memory.declare import (
+    Settings,
+    check_argument,
+    check_equivalent,
+    check_queue,
+    check_same,
+    key_of,
+)
+from aioresults.transport.memory.exchange import PREDECLARED, TYPES, Binding, Bindings, Exchange
+from aioresults.transport.memory.message import Message, dead_letter, died_in_a_circle
+from aioresults.transport.memory.queue import ClassicQueue, Queue
+from aioresults.transport.memory.stream import Stream
 
 if TYPE_CHECKING:
-    from .connection import MemoryConnection
+    from aioresults.transport.memory.connection import MemoryConnection
 
 
 def no_queue(name: str) -> NotFound:

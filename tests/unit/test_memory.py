@@ -28,8 +28,7 @@ from aioresults.transport.base import Arguments, Channel, Delivery, Properties, 
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.transport.memory.channel import MemoryChannel
 from aioresults.transport.memory.connection import MemoryConnection
-
-from .memory_helpers import Clock, Inbox, bodies, drain, publish, turns
+from tests.unit.memory_helpers import Clock, Inbox, bodies, drain, publish, turns
 
 STREAM = {"x-queue-type": "stream"}
 Call = Callable[[MemoryChannel], Awaitable[object]]

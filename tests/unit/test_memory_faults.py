@@ -12,8 +12,7 @@ from aioresults.transport.base import Delivery, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.transport.memory.channel import MemoryChannel
 from aioresults.transport.memory.connection import MemoryConnection
-
-from .memory_helpers import Inbox, bodies, drain, publish, turns
+from tests.unit.memory_helpers import Inbox, bodies, drain, publish, turns
 
 
 @pytest.fixture

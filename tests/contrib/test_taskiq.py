@@ -571,7 +571,9 @@ class TestWorkers:
     async def project(self, amqp_url: str, keep_results: bool, tmp_path: Path) -> AsyncIterator[AioPikaBroker]:
         name = f"test.{secrets.token_hex(6)}"
         env = os.environ | {"TASKIQ_URL": amqp_url, "TASKIQ_NAME": name, "TASKIQ_KEEP": "yes" if keep_results else "no"}
-        command = [sys.executable, "-m", "taskiq", "worker", "-w", "1", "tests.contrib.taskiq_tasks:broker"]
+        # One task at a time: a retry is sent before the result of the attempt is stored, and would overtake it.
+        options = ["-w", "1", "--max-async-tasks", "1"]
+        command = [sys.executable, "-m", "taskiq", "worker", *options, "tests.contrib.taskiq_tasks:broker"]
         broker = tasks.make_broker(amqp_url, name, keep_results=keep_results)
         await broker.startup()
         worker = Process(command, log=tmp_path / "log", env=env)

@@ -32,6 +32,17 @@ def test_kill_ends_the_whole_group(tmp_path: Path) -> None:
     wait_for(lambda: not alive(int(log.read_text())))
 
 
+def test_where_the_system_forgets_children_that_ended(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        process = Process(["/bin/sh", "-c", "exit 3"], log=tmp_path / "log")
+        wait_for(lambda: not process.running)
+        process.stop()
+        assert process.returncode == 0  # nobody knows
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_command_that_is_missing_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Process([tmp_path / "nothing"], log=tmp_path / "log")

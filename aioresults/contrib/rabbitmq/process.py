@@ -57,7 +57,10 @@ class Process:
         """The exit status; negative is the signal that ended it; `None` while it runs."""
         if self._popen.returncode is None:
             # Not with `poll`, which lets the system give the PID to somebody else, whom `kill` would meet.
-            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            try:
+                ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # it has ended, and this program lets the system forget its children (SIG_IGN)
+                return self._popen.poll()
             if ended is not None:
                 return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         return self._popen.returncode

@@ -297,6 +297,11 @@ class Drain:
         for message in strays or ():
             self._receive(message)
 
+    @property
+    def has_to_delete(self) -> bool:
+        """Whether there are queues of results that were taken."""
+        return bool(self._taken)
+
     async def stop(self, error: AioResultsError) -> None:
         """Do nothing: all that goes on goes on in ``run``."""
 
@@ -332,8 +337,7 @@ class Drain:
             subscription.message = subscription.meta = None
 
     def _settle(self, task_id: str) -> None:
-        done = self._taken.pop(task_id, None)
-        if done is not None:
+        if (done := self._taken.pop(task_id, None)) is not None:
             done.set_result(None)
         if not self._taken:
             self._settled.set()

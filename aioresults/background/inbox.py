@@ -127,6 +127,11 @@ class Inbox:
                 await self._consumer.cancel_by_queue(self._queue.name)
             await session.run(lambda channel: self._queue(channel).delete())
 
+    @property
+    def has_to_delete(self) -> bool:
+        """Whether the inbox is nobody's after this."""
+        return not self._keep
+
     async def stop(self, error: AioResultsError) -> None:
         """Do nothing: all that goes on goes on in ``run``."""
 

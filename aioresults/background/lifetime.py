@@ -249,7 +249,8 @@ class Lifetime:
             await self._reader.stop(closed)
 
     async def _finish(self, outboxes: Sequence[Outbox]) -> None:
-        session, reason = self.sessions.current, "there is no connection"
+        session = self.sessions.current
+        reason = "there is no connection" if session is None else ""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if session is not None:
@@ -258,10 +259,10 @@ class Lifetime:
                         await self._reader.finish(session)
         except (TimeoutError, AioResultsError) as error:
             reason = str(error) or "not in time"
-            if not any(outboxes):
-                self._events.emit(QueuesLeft(reason))
         if any(outboxes):
             self._events.emit(Unconfirmed(sum(map(len, outboxes)), reason))
+        elif reason and self._reads and self._reader.has_to_delete:
+            self._events.emit(QueuesLeft(reason))
 
     async def _stop(self) -> None:
         root, self._root = self._root, None

@@ -39,6 +39,11 @@ class Reader(Protocol):
         """Do what is left to do when the backend is closed."""
         ...
 
+    @property
+    def has_to_delete(self) -> bool:
+        """Whether there are queues that ``finish`` deletes."""
+        ...
+
     async def stop(self, error: AioResultsError) -> None:
         """End what goes on beside ``run``; who waits for it gets ``error``."""
         ...

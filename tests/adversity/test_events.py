@@ -245,6 +245,20 @@ async def test_what_close_gives_up_while_the_broker_is_away(broker: MemoryBroker
     assert storing.exception() is not None
 
 
+@pytest.mark.parametrize("is_taken", [False, True])
+async def test_queues_that_close_leaves_while_the_broker_is_away(broker: MemoryBroker, is_taken: bool) -> None:
+    async with Process(f"memory://{broker.name}") as process:
+        await process.backend.store_result("task", 1)
+        if is_taken:
+            assert await process.backend.wait_for("task", timeout=0) == 1
+        broker.stop()  # before the queue is deleted
+        await eventually(lambda: ConnectFailed in process.kinds)
+    if is_taken:
+        assert process.one(QueuesLeft) == QueuesLeft("there is no connection")
+    else:
+        assert QueuesLeft not in process.kinds
+
+
 async def test_queues_that_close_leaves(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 0)
     ids = [str(n) for n in range(100)]

@@ -272,6 +272,11 @@ class Tail:
     async def finish(self, session: Session) -> None:
         """Do nothing: the stream is everybody's."""
 
+    @property
+    def has_to_delete(self) -> bool:
+        """The stream stays."""
+        return False
+
     async def stop(self, error: AioResultsError) -> None:
         """End what is being read again; who waits for it gets ``error``."""
         await self.known.recall.stop(error)

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import aioresults
 import tests
-from aioresults import messaging, states
+from aioresults import api, messaging, states
 
 TESTS = Path(tests.__file__).parent
 DOCUMENT = TESTS.parent / "docs" / "messaging.md"
@@ -108,7 +107,7 @@ AMQPBackend.supports_native_join
 AMQPBackend.wait_for(task_id, timeout, cache, propagate, no_ack, on_interval, READY_STATES, PROPAGATE_STATES)
 """  # noqa: E501
 
-NAMES = {"messaging": messaging, "states": states, **vars(aioresults)}
+NAMES = {"messaging": messaging, "states": states, **vars(api)}
 
 
 class Row(NamedTuple):

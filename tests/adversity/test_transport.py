@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import secrets
 import sys
 import termios
@@ -296,6 +297,26 @@ async def test_a_loss_is_told_to_those_who_ask_after_it(amqp_url: str, proxy: Ma
     channel.on_close(told.append)
     await eventually(lambda: len(told) == 2)
     assert {type(reason) for reason in told} == {BrokerUnavailable}
+
+
+async def test_no_connection_is_left_to_close_itself(amqp_url: str, proxy: MakeProxy) -> None:
+    """aio-pika's would when it is collected, in whichever thread that is, and warn where that has no event loop."""
+    between = await proxy(amqp_url)
+    transport = AMQPTransport([between.url_for(amqp_url)])
+    lost = await transport.connect()
+    between.drop()
+    await eventually(lambda: lost.is_closed)
+    await lost.close()
+    between.cut()
+    with pytest.raises(BrokerUnavailable):
+        await transport.connect()
+    await between.restore()
+    between.stall()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await transport.connect()
+    made = [each for each in gc.get_objects() if type(each) is aio_pika.Connection and each.url.port == between.port]
+    assert [each.is_closed for each in made] == [True] * len(made)
 
 
 async def test_a_node_that_does_not_answer_is_not_tried_twice_in_a_row(amqp_url: str, proxy: MakeProxy) -> None:

@@ -90,11 +90,17 @@ class AMQPTransport:
 
     async def _open(self, url: Any) -> AbstractConnection:
         parameters: dict[str, Any] = {} if "heartbeat" in url.query else {"heartbeat": self._heartbeat}
-        return await aio_pika.connect(
+        connection = aio_pika.Connection(
             make_url(url, **parameters),
             ssl_context=self._ssl_context,
             client_properties={"connection_name": self._name},
         )
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.close()  # see AMQPConnection.close
+            raise
+        return connection
 
     def as_uri(self, include_password: bool = False) -> str:
         if not self._urls:
@@ -181,9 +187,11 @@ class AMQPConnection:
             raise
 
     async def close(self) -> None:
-        if self.is_closed:
+        if self._closing:
             return
         self._closing = True
+        # Also when it was lost: aio-pika's object would close itself when it is collected, and warn where that has no
+        # event loop, in another thread for example.
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._connection.close()

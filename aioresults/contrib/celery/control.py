@@ -17,7 +17,7 @@ import anyio
 
 from aioresults import checks
 from aioresults.backend import AMQPBackend
-from aioresults.errors import AioResultsError, ConfigurationError, DecodeError, MessageReturned
+from aioresults.errors import AioResultsError, ConfigurationError, DecodeError, MessageNacked, MessageReturned
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.routing.base import OURS
 from aioresults.transport import Channel
@@ -87,6 +87,8 @@ class Control:
             )
         except MessageReturned:
             return False
+        except MessageNacked:
+            pass  # a worker ended, and its queue with it, before the message was in there; the others have theirs
         return True
 
     async def _ask(

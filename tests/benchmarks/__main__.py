@@ -67,8 +67,8 @@ def run_waiters(bench: Bench) -> None:
 def run_plugin(bench: Bench) -> None:
     """Run the suite ``plugin``."""
     with bench.console.status("importing"):
-        without, with_it = plugin.measure(plugin.RUNS if bench.count is None else 1)
-    bench.console.print(f"import pytest: {without:.1f} ms; with the plug-in {with_it - without:.1f} ms more")
+        of_pytest, of_plugin = plugin.measure(plugin.RUNS if bench.count is None else 1)
+    bench.console.print(f"import pytest: {of_pytest:.1f} ms; the plug-in {of_plugin:.1f} ms more")
 
 
 def run_service(bench: Bench) -> None:

@@ -179,7 +179,7 @@ class Known:
             read(task_id).add_done_callback(lambda done: self._read_again(task_id, running, read, done))
 
     def _read_again(self, task_id: str, running: set[str], read: _Read, done: asyncio.Future[None]) -> None:
-        running.discard(task_id)
+        running.discard(task_id)  # failed, too: what is new is told rather without what was before than never
         if done.cancelled() or done.exception() is not None:
             asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._again, task_id, running, read)
         elif task_id in self.index:

@@ -156,8 +156,8 @@ class Consumer(QueueSet):
         """Do what is done once per channel."""
         if not self._prepared:
             channel = self.channel
-            this = ref(self)  # weak, because the channel may outlive many consumers
-            channel.on_close(
+            this = ref(self, lambda _: take_back())  # weak, because the channel may outlive many consumers
+            take_back = channel.on_close(
                 lambda reason: None if (consumer := this()) is None else consumer._on_close(channel, reason)
             )
             if self.auto_declare:

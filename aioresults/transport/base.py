@@ -100,8 +100,11 @@ class Channel(Protocol):
         """The connection it is on."""
         ...
 
-    def on_close(self, callback: OnClose) -> None:
-        """Have ``callback`` called once when this channel is closed: by the broker, its owner, or its connection."""
+    def on_close(self, callback: OnClose) -> Callable[[], object]:
+        """Have ``callback`` called once when this channel is closed: by the broker, its owner, or its connection.
+
+        Returns what takes that back.
+        """
         ...
 
     async def exchange_declare(

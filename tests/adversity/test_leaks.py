@@ -132,3 +132,27 @@ async def test_a_channel_keeps_no_consumer_that_is_over(broker_url: str) -> None
 
         await eventually(collected)
         await channel.close()
+
+
+async def test_memory_of_a_channel_does_not_grow_with_its_consumers(broker_url: str) -> None:
+    async with AMQPBackend(broker_url) as backend:
+        channel = await backend.channel()
+        queue = Queue("aioresults.test.leaks.many", expires=60)
+
+        async def memory_after(consumers: int) -> int:
+            for _ in range(consumers):
+                async with Consumer(channel, queue):
+                    pass
+            gc.collect()
+            # Of ours only: CPython keeps names that pamqp makes up until others take their places.
+            ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/aioresults/*")])
+            return sum(each.size for each in ours.statistics("filename"))
+
+        tracemalloc.start()
+        try:
+            before = await memory_after(50)
+            growth = await memory_after(300) - before
+            assert growth < 300 * 50, growth
+        finally:
+            tracemalloc.stop()
+            await queue(channel).delete()

@@ -83,7 +83,7 @@ class AMQPChannel:
         self._closing = False
         self._closed = underlay.closing
         self._reason: AioResultsError | None = None
-        self._callbacks: list[OnClose] = []
+        self._callbacks: dict[object, OnClose] = {}
         self._on_cancel: dict[str, OnCancel] = {}
         # aiormq's own, which it looks into when the broker cancels a consumer; there may be many thousand of them.
         self._consumers = cast("dict[str, OnMessage]", underlay.consumers)
@@ -105,10 +105,12 @@ class AMQPChannel:
         refused = self._underlay._close_exception is not None
         return self._closing or refused or self._underlay.is_closed or self._is_lost()
 
-    def on_close(self, callback: OnClose) -> None:
+    def on_close(self, callback: OnClose) -> Callable[[], object]:
         if self._reason is not None:
             asyncio.get_running_loop().call_soon(callback, self._reason)
-        self._callbacks.append(callback)
+        key = object()
+        self._callbacks[key] = callback
+        return lambda: self._callbacks.pop(key, None)
 
     def _lost(self, closed: asyncio.Future[Any]) -> None:
         reason = None if self._closing or closed.cancelled() else closed.exception()
@@ -118,7 +120,7 @@ class AMQPChannel:
             self._confirms.fail(self._reason)
         if self._getting is not None and not self._getting.done():
             self._getting.set_exception(self._reason)
-        for callback in self._callbacks:
+        for callback in tuple(self._callbacks.values()):
             callback(self._reason)
 
     async def _rpc(self, operation: Coroutine[Any, Any, T]) -> T:

@@ -45,16 +45,18 @@ class MemoryChannel(Deliveries):
         self.broker: MemoryBroker = connection.broker
         self.confirms = confirms
         self._last_queue = ""
-        self._callbacks: tuple[OnClose, ...] = ()
+        self._callbacks: dict[object, OnClose] = {}
 
     @property
     def is_closed(self) -> bool:
         return self.closed is not None
 
-    def on_close(self, callback: OnClose) -> None:
+    def on_close(self, callback: OnClose) -> Callable[[], object]:
         if self.closed is not None:
             self.connection.post(callback, self.closed)
-        self._callbacks += (callback,)
+        key = object()
+        self._callbacks[key] = callback
+        return lambda: self._callbacks.pop(key, None)
 
     # --- how calls run and fail
 
@@ -105,7 +107,7 @@ class MemoryChannel(Deliveries):
 
     def tell(self, reason: BaseException) -> None:
         """Tell who asked with ``on_close``."""
-        for callback in self._callbacks:
+        for callback in tuple(self._callbacks.values()):
             self.connection.post(callback, reason)
 
     def _queue(self, name: str) -> Queue:

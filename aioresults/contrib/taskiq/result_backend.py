@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -251,22 +251,35 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
 
     async def _take(self, reader: AMQPBackend, task_id: str, was_there: bool) -> ResultMeta | None:
         # One look first: of several results in a queue it finds the latest, and where there is no queue it makes none.
-        sessions, is_away = reader.stats()["sessions"], False
+        sessions = reader.stats()["sessions"]
         try:
             return await reader.consume(task_id, 0)
         except ResultTimeout:
-            if not was_there:
-                return None
+            return await self._take_returning(reader, task_id, sessions) if was_there else None
         except BrokerUnavailable:
             if not was_there:
                 raise
-            is_away = True
+            return await self._take_after_outage(reader, task_id)
+
+    async def _take_returning(self, reader: AMQPBackend, task_id: str, sessions: object) -> ResultMeta | None:
+        """Take a result that is on its way back to its queue; that session may be lost meanwhile."""
         try:
-            if not is_away:
-                with suppress(ResultTimeout):
-                    return await reader.consume(task_id, RETURN_TIMEOUT)
-                if reader.stats()["connected"] and reader.stats()["sessions"] == sessions:
-                    return None
+            return await reader.consume(task_id, RETURN_TIMEOUT)
+        except ResultForgotten:
+            return None  # another process has taken it
+        except ResultTimeout:
+            stats = reader.stats()
+            if stats["connected"] and stats["sessions"] == sessions:
+                return None
+        return await self._take_after_outage(reader, task_id)
+
+    async def _take_after_outage(self, reader: AMQPBackend, task_id: str) -> ResultMeta | None:
+        """Take a result when the broker is back.
+
+        Raises:
+            BrokerUnavailable: it is not, in time.
+        """
+        try:
             return await reader.consume(task_id, OUTAGE_TIMEOUT)
         except ResultForgotten:
             return None  # another process has taken it

@@ -78,8 +78,8 @@ async def third(lab: Lab) -> AMQPBackend:
 
 
 @pytest.fixture
-async def raw(lab: Lab) -> Raw:
-    return await lab.raw()
+def raw(lab: Lab) -> Raw:
+    return lab.raw()
 
 
 @pytest.fixture

@@ -158,11 +158,10 @@ class TestSubclasses:
     async def test_revive_is_awaited_in_each_session(self, shaky: Lab) -> None:
         audit = new_name()
         cls = cast("type[Revived]", type("Revived", (Revived,), {"audit": audit}))
-        backend, raw = await shaky.open(cls), await shaky.raw()
+        backend, raw = await shaky.open(cls), shaky.raw()
         assert cls.sessions == 1
         assert await raw.queue(audit) is not None
         shaky.cut()
-        raw = await shaky.raw()
         await eventually(lambda: backend.stats()["sessions"] == 2 and bool(backend.stats()["connected"]))
         assert cls.sessions == 2
 

@@ -303,7 +303,7 @@ class TestSessions:
         await reader.get_many(asked, timeout=30)
         stream = reader.stream()
         assert stream is not None
-        channel = await (await lab.raw()).channel()
+        channel = await lab.raw().channel()
         with memory.lock:  # delete and declare as one step
             deleting = asyncio.create_task(channel.queue_delete(stream.queue.name))
             declaring = asyncio.create_task(channel.queue_declare(stream.queue.name, arguments=stream.queue.arguments))

@@ -202,7 +202,7 @@ async def test_frames_that_cannot_be_read_end_the_connection(written: bytes) -> 
     receiver.reader.channels[1] = Arrivals(Log()).take  # type: ignore[attr-defined]
     stream.feed_data(written)
     with pytest.raises(InvalidFrameError):
-        await asyncio.wait_for(receiver.get_frame(), 1)
+        await asyncio.wait_for(receiver.get_frame(), 30)
 
 
 @pytest.mark.parametrize("size", [0, 1, 92, 93, 1000])

@@ -87,7 +87,7 @@ async def test_two_at_once_share_nothing(private_rabbitmq: RabbitMQNode) -> None
         await asyncio.to_thread(other.close)
     assert not other.folder.exists()
     assert pid != private_rabbitmq.pid
-    assert private_rabbitmq.answers()
+    assert private_rabbitmq.answers(timeout=30)
 
 
 async def test_nothing_is_left_when_the_tests_are_killed() -> None:
@@ -113,7 +113,7 @@ def test_ended_by_somebody_else_it_starts_again() -> None:
             os.kill(process.pid, 0)  # its PID is nobody else's yet
         assert not node.running
         node.start()
-        assert node.answers()
+        assert node.answers(timeout=30)
         assert node.ctl("status")
         assert all(process is not None and process._guard.is_over for process in ended)
 
@@ -131,7 +131,7 @@ def test_a_node_that_cannot_start_shows_its_log() -> None:
 def test_another_server_on_its_port_is_not_taken_for_it(private_rabbitmq: RabbitMQNode) -> None:
     node = RabbitMQNode()
     node.port = private_rabbitmq.port
-    assert private_rabbitmq.answers()
+    assert private_rabbitmq.answers(timeout=30)
     assert not node.answers()
     node.close()
 

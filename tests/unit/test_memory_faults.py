@@ -12,6 +12,7 @@ from aioresults.transport.base import Delivery, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.transport.memory.channel import MemoryChannel
 from aioresults.transport.memory.connection import MemoryConnection
+from tests.clock import Clock
 from tests.unit.memory_helpers import Inbox, bodies, drain, publish, turns
 
 
@@ -206,16 +207,23 @@ async def test_a_blocked_connection_can_be_cut_and_closed(broker: MemoryBroker, 
 # --- deliveries -------------------------------------------------------------------------------------------------
 
 
-async def test_delay_holds_deliveries_in_order(broker: MemoryBroker, channel: MemoryChannel) -> None:
+async def test_delay_holds_deliveries_in_order(
+    broker: MemoryBroker, channel: MemoryChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
     seen = Inbox()
     tag = await channel.basic_consume("q", seen)
-    broker.delay = 0.02
+    broker.delay = 60
     await publish(channel, "q", b"1")
     broker.delay = 0
     await publish(channel, "q", b"2")
     await turns()
     assert seen.bodies == []
-    await channel.basic_cancel(tag)  # its answer comes behind what is on the way
+    cancelling = asyncio.create_task(channel.basic_cancel(tag))  # its answer comes behind what is on the way
+    await turns()
+    assert not cancelling.done()
+    clock.advance(60)
+    await cancelling
     assert seen.bodies == [b"1", b"2"]
     await channel.basic_consume("q", seen)
     await publish(channel, "q", b"3")
@@ -223,13 +231,17 @@ async def test_delay_holds_deliveries_in_order(broker: MemoryBroker, channel: Me
     assert seen.bodies == [b"1", b"2", b"3"]
 
 
-async def test_cut_loses_what_is_held(broker: MemoryBroker, channel: MemoryChannel) -> None:
+async def test_cut_loses_what_is_held(
+    broker: MemoryBroker, channel: MemoryChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
     seen = Inbox()
     await channel.basic_consume("q", seen)
-    broker.delay = 1
+    broker.delay = 60
     await publish(channel, "q", b"1")
     broker.cut()
-    await asyncio.sleep(1.1)
+    clock.advance(60)
+    await turns()
     assert seen.bodies == []
     assert await bodies(await (await broker.connect()).channel(), "q") == [b"1"]
 
@@ -337,7 +349,7 @@ def test_loops_in_other_threads(broker: MemoryBroker) -> None:
         await channel.basic_qos(10)
         await channel.basic_consume("q", on_message)
         ready.set()
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(done.wait(), 60)
         assert seen == [b"%d" % number for number in range(total)]
         await channel.connection.close()
 
@@ -347,7 +359,7 @@ def test_loops_in_other_threads(broker: MemoryBroker) -> None:
             await publish(channel, "q", b"%d" % number)
         await channel.connection.close()
 
-    thread = threading.Thread(target=lambda: ready.wait(10) and asyncio.run(produce()))
+    thread = threading.Thread(target=lambda: ready.wait(60) and asyncio.run(produce()))
     thread.start()
     asyncio.run(consume())
     thread.join()

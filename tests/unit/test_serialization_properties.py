@@ -197,7 +197,7 @@ anything = st.builds(
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(envelope=mutants | mutated_batches | anything, correlation_id=st.sampled_from(["t-1", "", None]))
 def test_fuzz(envelope: Envelope, correlation_id: str | None) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         documents = HOSTILE.open(envelope, correlation_id)
     except DecodeError:
@@ -213,4 +213,4 @@ def test_fuzz(envelope: Envelope, correlation_id: str | None) -> None:
             assert isinstance(meta.status, str)
             assert not meta.is_failure or isinstance(meta.result, Exception)
         assert named == document.task_id
-    assert time.perf_counter() - started < SLOW
+    assert time.process_time() - started < SLOW

@@ -17,6 +17,7 @@ from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable,
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.transport.memory.connection import MemoryConnection
+from tests.clock import Clock
 from tests.eventually import eventually
 
 
@@ -50,6 +51,13 @@ async def broker() -> MemoryBroker:
 
 @pytest.fixture
 async def pool(broker: MemoryBroker) -> AsyncIterator[ChannelPool]:
+    connection = await broker.connect()
+    yield ChannelPool(connection, 60, size=3)
+    await connection.close()
+
+
+@pytest.fixture
+async def hasty_pool(broker: MemoryBroker) -> AsyncIterator[ChannelPool]:
     connection = await broker.connect()
     yield ChannelPool(connection, 0.2, size=3)
     await connection.close()
@@ -102,14 +110,14 @@ class TestChannelPool:
         assert info is not None
         assert (info.ready, info.unacked) == (1, 0)
 
-    async def test_takes_no_longer_than_its_limit(self, pool: ChannelPool) -> None:
+    async def test_takes_no_longer_than_its_limit(self, hasty_pool: ChannelPool) -> None:
         async def hang(channel: Channel) -> None:
             await asyncio.Event().wait()
 
         with pytest.raises(BrokerUnavailable, match=r"within 0\.2 s"):
-            await pool.run(hang)
+            await hasty_pool.run(hang)
 
-    async def test_nobody_waits_for_a_turn_while_nothing_is_answered(self, pool: ChannelPool) -> None:
+    async def test_nobody_waits_for_a_turn_while_nothing_is_answered(self, hasty_pool: ChannelPool) -> None:
         begun = 0
 
         async def hang(channel: Channel) -> None:
@@ -117,10 +125,10 @@ class TestChannelPool:
             begun += 1
             await asyncio.Event().wait()
 
-        outcomes = await asyncio.gather(*(pool.run(hang) for _ in range(30)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(hasty_pool.run(hang) for _ in range(30)), return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
         assert begun == 3  # all at once, and not in ten turns
-        assert (await pool.run(lambda channel: channel.queue_declare("after"))).queue == "after"
+        assert (await hasty_pool.run(lambda channel: channel.queue_declare("after"))).queue == "after"
 
     async def test_others_wait_on_while_some_are_answered(self, broker: MemoryBroker) -> None:
         pool = ChannelPool(await broker.connect(), 3, size=3)
@@ -176,8 +184,8 @@ def sessions_of(broker: MemoryBroker, **options: Any) -> Sessions:
             "prepare": prepare,
             "on_refused": lambda error: None,
             "store_only": False,
-            "connect_timeout": 1,
-            "rpc_timeout": 1,
+            "connect_timeout": 60,
+            "rpc_timeout": 60,
             **options,
         },
     )
@@ -296,9 +304,12 @@ class TestSession:
         assert broker.connection_count == 0
 
 
-async def test_a_publisher_that_was_refused_is_replaced_and_closed_later(broker: MemoryBroker) -> None:
+async def test_a_publisher_that_was_refused_is_replaced_and_closed_later(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
     connection = await broker.connect()
-    session = Session(MemoryTransport(broker), [connection], 0.05)
+    session = Session(MemoryTransport(broker), [connection], 60)
     first = await session.open_publisher()
     session.replace_publisher(first)
     second = await session.open_publisher()
@@ -306,5 +317,6 @@ async def test_a_publisher_that_was_refused_is_replaced_and_closed_later(broker:
     session.replace_publisher(first)  # as another lane does that was refused there, too
     assert session.publisher is second
     assert not first.is_closed
+    clock.advance(60)
     await eventually(lambda: first.is_closed)
     await session.close()

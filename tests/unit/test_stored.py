@@ -141,7 +141,7 @@ class TestStoreResult:
             loop = asyncio.get_running_loop()
 
             def elsewhere() -> object:
-                return asyncio.run_coroutine_threadsafe(backend.store_result("t-1", 1, pid=7), loop).result(5)
+                return asyncio.run_coroutine_threadsafe(backend.store_result("t-1", 1, pid=7), loop).result(30)
 
             assert await asyncio.to_thread(elsewhere) == 1
             with pytest.raises(WrongEventLoop):

@@ -76,7 +76,7 @@ def _spare_node() -> Iterator[RabbitMQNode]:
 @pytest.fixture
 def private_rabbitmq(_spare_node: RabbitMQNode) -> RabbitMQNode:
     _spare_node.thaw()
-    if not _spare_node.answers():
+    if not _spare_node.answers(timeout=30):
         _spare_node.restart()
     return _spare_node
 

@@ -14,6 +14,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -89,6 +90,8 @@ class ControlledNode:
         """Halt the process: its connections stay open, and nothing answers."""
         self._frozen = int("".join(filter(str.isdigit, self.ctl("eval", "os:getpid()."))))
         os.kill(self._frozen, signal.SIGSTOP)
+        while _goes_on(self._frozen):
+            sleep(0.001)
 
     def thaw(self) -> None:
         """End a `freeze`."""
@@ -108,6 +111,11 @@ class ControlledNode:
         except OSError:
             return False
         return True
+
+
+def _goes_on(pid: int) -> bool:
+    """Whether any thread of a process does not stand still yet: on other processors they go on for a moment."""
+    return any("\nState:\tT" not in thread.read_text() for thread in Path(f"/proc/{pid}/task").glob("*/status"))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class CeleryClient:
     async def state(self, task_id: str) -> str:
         return await self.run(lambda: str(self.result(task_id).state))
 
-    async def get(self, task_id: str, timeout: float = 10) -> Any:
+    async def get(self, task_id: str, timeout: float = 60) -> Any:
         """Return what the task returned, or raise what it raised."""
         return await self.run(lambda: self.result(task_id).get(timeout=timeout))
 

@@ -23,6 +23,8 @@ class Celery4Backend(CeleryAMQPBackend):
 
 #: Seconds; a test that only looks leaves its queue behind, perhaps on a broker that outlives the tests.
 EXPIRES = 600
+#: Seconds for what is awaited of the broker: no test here is about these, and a busy machine may reach shorter ones.
+LIMITS: dict[str, Any] = {"connect_timeout": 60, "rpc_timeout": 60}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Layout:
 
     def backend(self, url: str, **options: Any) -> AMQPBackend:
         """This package in this layout."""
-        return AMQPBackend(url, routing=self.routing(), **{"expires": EXPIRES, **options})
+        return AMQPBackend(url, routing=self.routing(), **{"expires": EXPIRES, **LIMITS, **options})
 
 
 LAYOUTS = {

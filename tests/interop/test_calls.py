@@ -17,6 +17,7 @@ import pytest
 
 from aioresults import MessageReturned, RemoteError, ResultMeta, ResultTimeout, TaskRevoked
 from aioresults.errors import RemoteTraceback
+from tests.clock import Clock
 from tests.eventually import eventually
 from tests.interop.caller import TIMEOUT, Caller, calling, watched
 from tests.interop.errors import AppError
@@ -150,7 +151,7 @@ async def test_ignored_result(caller: Caller) -> None:
 
 async def test_soft_time_limit(prefork: Caller) -> None:
     with pytest.raises(RemoteError) as raised:
-        await prefork.nap.using(soft_time_limit=1)(20)
+        await prefork.nap.using(soft_time_limit=3)(20)
 
     assert (raised.value.exc_module, raised.value.exc_type) == ("billiard.exceptions", "SoftTimeLimitExceeded")
 
@@ -158,13 +159,13 @@ async def test_soft_time_limit(prefork: Caller) -> None:
 async def test_hard_time_limit_reports_twice(prefork: Caller) -> None:
     backend = prefork.client.backend
     before = backend.stats()["received"]
-    result = await prefork.nap.using(time_limit=1).send(20)
+    result = await prefork.nap.using(time_limit=4).send(20)  # its process is new, and has to say STARTED in that time
 
     with pytest.raises(RemoteError) as raised:
         await result.get(timeout=TIMEOUT)
     assert await prefork.echo("after") == "after"
 
-    assert (raised.value.exc_type, raised.value.exc_message) == ("TimeLimitExceeded", [1])
+    assert (raised.value.exc_type, raised.value.exc_message) == ("TimeLimitExceeded", [4])
     # STARTED twice, SUCCESS, and the same FAILURE two times: nobody minds, and nothing is kept of the second.
     await eventually(lambda: int(backend.stats()["received"]) - int(before) >= 5)
     assert backend.stats()["unclaimed"] == 0
@@ -177,20 +178,24 @@ async def test_many(caller: Caller) -> None:
     assert values == [number + 1 for number in range(500)]
 
 
-async def test_unknown_queue_and_deadline(solo: Caller, tmp_path: Path) -> None:
+async def test_unknown_queue_and_deadline(solo: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MessageReturned, match=r"no queue for routing key 'aioresults\.interop\.nobody'"):
         await solo.echo.using(queue="aioresults.interop.nobody")(1)
     slow = await solo.hold.send(str(tmp_path / "gate"))
+    clock = Clock(monkeypatch)
+    calling = asyncio.create_task(solo.client.call("tests.interop.tasks.echo", 1, timeout=20))
+    await eventually(lambda: solo.client.backend.stats()["waiting"] == 1)  # before, it would not be known to be sent
+    clock.advance(20)
     with pytest.raises(ResultTimeout):
-        await solo.client.call("tests.interop.tasks.echo", 1, timeout=0.1)
+        await calling
     (tmp_path / "gate").touch()
 
     assert await slow.get(timeout=TIMEOUT) == "released"
 
 
 async def test_no_thread(solo: Caller) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     await asyncio.gather(*(solo.add(1, 1) for _ in range(10)))
 
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before

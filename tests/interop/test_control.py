@@ -76,7 +76,7 @@ async def test_revoked_while_it_runs(prefork: Caller) -> None:
 
 
 async def test_revoked_while_it_waits_for_its_time(solo: Caller) -> None:
-    later = await solo.echo.using(countdown=5).send("never")
+    later = await solo.echo.using(countdown=10).send("never")
     assert await solo.client.revoke(later.id, timeout=30, destination=solo.worker.name)
 
     with pytest.raises(TaskRevoked):

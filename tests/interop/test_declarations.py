@@ -19,7 +19,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 from aioresults import AMQPBackend, InequivalentArgument
 from tests.eventually import eventually
 from tests.interop.client import CeleryClient
-from tests.interop.layouts import Layout
+from tests.interop.layouts import LIMITS, Layout
 
 #: What both sides may be told about durability and expiry; the first is what they do when told nothing.
 SETTINGS: list[dict[str, Any]] = [
@@ -43,7 +43,7 @@ def celery_client(url: str, layout: Layout, settings: Mapping[str, Any]) -> Cele
 
 
 def our_backend(url: str, layout: Layout, settings: Mapping[str, Any]) -> AMQPBackend:
-    return AMQPBackend(url, routing=layout.routing(), exchange=exchange_of(settings), **settings)
+    return AMQPBackend(url, routing=layout.routing(), exchange=exchange_of(settings), **LIMITS, **settings)
 
 
 async def consuming(backend: AMQPBackend, queues: int) -> None:
@@ -130,7 +130,7 @@ async def test_mismatch_of_a_queue(
     mismatched, other = str(uuid.uuid4()), str(uuid.uuid4())
     async with (
         celery_client(amqp_url, layout, {}) as client,
-        AMQPBackend(amqp_url, routing=layout.routing(), **difference) as backend,
+        AMQPBackend(amqp_url, routing=layout.routing(), **LIMITS, **difference) as backend,
     ):
         assert await client.state(mismatched) == "PENDING"
         waiting = asyncio.create_task(backend.wait_for(other, timeout=30))

@@ -21,6 +21,7 @@ from aio_pika.abc import AbstractChannel
 
 from aioresults import AMQPBackend, DecodeError, QueuePerTask, ResultMeta
 from tests.celery_vectors import Vector, captured, check_pickled, with_pickle
+from tests.interop.layouts import LIMITS
 
 PARALLEL = 32
 EXPIRES = 300  # seconds; the reports that are not ready stay in their queues
@@ -55,7 +56,7 @@ async def read_back(url: str, vectors: Sequence[NamedVector], **options: Any) ->
             # Queues of its own for each turn, since some tasks sent several messages.
             routing = QueuePerTask(prefix=f"aioresults.task.{secrets.token_hex(6)}.")
             async with (
-                AMQPBackend(url, routing=routing, expires=EXPIRES, **options) as backend,
+                AMQPBackend(url, routing=routing, expires=EXPIRES, **LIMITS, **options) as backend,
                 connection.channel() as channel,
                 asyncio.TaskGroup() as group,
             ):

@@ -20,7 +20,7 @@ from aioresults.contrib.rabbitmq import Process
 from aioresults.routing import Routing
 from tests.interop.client import CeleryClient, make_app
 from tests.interop.errors import AppError, CodeError, Outer
-from tests.interop.layouts import LAYOUTS
+from tests.interop.layouts import LAYOUTS, LIMITS
 from tests.interop.plug_ins import STREAM
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ SETUPS = {
     "celery-4": Setup(result_backend=LAYOUTS["celery-4"].result_backend, routing=QueuePerTask.celery),
     "rpc": Setup({"task_track_started": True}, result_backend="rpc://", routing=ReplyQueue),
     "rpc-prefork": Setup(
-        {"task_track_started": True, "worker_proc_alive_timeout": 60},
+        {"task_track_started": True},
         result_backend="rpc://",
         routing=ReplyQueue,
         pool=("prefork", "-c", "2"),
@@ -85,6 +85,7 @@ class Worker:
             # A solo worker that prefetches a few stands still at times, for ten seconds: it acknowledges in the next
             # turn of a loop that does not turn before something arrives (kombu 5.7), and nothing does before.
             "worker_prefetch_multiplier": 0 if self.is_solo else 4,
+            "worker_proc_alive_timeout": 60,
             **setup.celery,
         }
         self.start()
@@ -116,8 +117,10 @@ class Worker:
 
     def backend(self, **options: Any) -> AMQPBackend:
         """This package with the worker's settings."""
-        options = {"serializers": known_errors(), "routing": self._setup.routing(), **self._setup.ours, **options}
-        return AMQPBackend(self._broker_url, **options)
+        return AMQPBackend(self._broker_url, **{**self._options(), **options})
+
+    def _options(self) -> dict[str, Any]:
+        return {"serializers": known_errors(), "routing": self._setup.routing(), **LIMITS, **self._setup.ours}
 
     def app(self) -> Celery:
         """An app with the worker's settings."""
@@ -126,8 +129,7 @@ class Worker:
     def caller(self) -> OurClient:
         """This package's client, with the settings of the worker's app."""
         app = self.app()
-        options = {"serializers": known_errors(), "routing": self._setup.routing(), **self._setup.ours}
-        return OurClient.from_app(app, AMQPBackend.from_app(app, **options))
+        return OurClient.from_app(app, AMQPBackend.from_app(app, **self._options()), send_timeout=60)
 
     async def send(self, client: CeleryClient, task: str, *args: Any, **options: Any) -> str:
         """Send a task and return its id; the worker need not have started yet."""

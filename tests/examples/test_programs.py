@@ -80,7 +80,7 @@ async def serving(program: str, url: str, folder: Path) -> AsyncIterator[httpx.C
     env = os.environ | {"AMQP_URL": url, "PYTHONPATH": str(EXAMPLES)}
     server = Process(command, log=folder / "log", env=env)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
             def answers() -> bool:
                 try:
@@ -99,17 +99,19 @@ async def serving(program: str, url: str, folder: Path) -> AsyncIterator[httpx.C
 async def test_fastapi_service(broker_url: str, tmp_path: Path) -> None:
     async with serving("fastapi_service", broker_url, tmp_path) as client:
         assert client.get("/health").status_code == 200
-        assert client.post("/words", params={"text": "one two three"}).json() == {"words": 3}
+        assert client.post("/words", params={"text": "one two three", "patience": 30}).json() == {"words": 3}
         assert client.post("/words", params={"text": "one two", "patience": "nan"}).status_code == 422
-        accepted = client.post("/words", params={"text": "one two", "patience": 0})
+        # A report for each word: one look is over before the last of them is stored.
+        accepted = client.post("/words", params={"text": "word " * 200, "patience": 0})
         assert accepted.status_code == 202
         with connect_sse(client, "GET", f"{accepted.json()['status_url']}/events") as events:
-            assert [event.json() for event in events.iter_sse()][-1]["result"] == {"words": 2}
-        assert client.get(accepted.headers["location"]).json()["result"] == {"words": 2}
+            assert [event.json() for event in events.iter_sse()][-1]["result"] == {"words": 200}
+        assert client.get(accepted.headers["location"]).json()["result"] == {"words": 200}
 
 
 async def test_celery_service(amqp_url: str, tmp_path: Path) -> None:
-    options = ["-P", "solo", "--without-mingle", "--loglevel=INFO"]
+    # Without a limit of what it prefetches: see `tests/interop/worker.py`.
+    options = ["-P", "solo", "--prefetch-multiplier=0", "--without-mingle", "--loglevel=INFO"]
     command = [sys.executable, "-m", "celery", "-A", "celery_project", "worker", *options]
     env = os.environ | {"AMQP_URL": amqp_url, "PYTHONPATH": str(EXAMPLES)}
     worker = Process(command, log=tmp_path / "worker", env=env)

@@ -23,7 +23,7 @@ def backend_tasks() -> set[asyncio.Task[object]]:
 
 
 @asynccontextmanager
-async def no_leaks(within: float = 20) -> AsyncIterator[None]:
+async def no_leaks(within: float = 30) -> AsyncIterator[None]:
     """Fail when, some time after the body, there are tasks or file descriptors that were not there before it."""
     gc.collect()
     tasks, files = backend_tasks(), descriptors()

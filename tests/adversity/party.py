@@ -25,7 +25,7 @@ async def store(url: str, prefix: str, numbers: Iterable[int]) -> None:
     """Store the result of every task."""
     left = iter(numbers)
     policy = {"max_retries": None}  # a broker may take longer to start again than the default policy lasts
-    async with AMQPBackend(url, store_only=True, expires=600, retry_policy=policy) as backend:
+    async with AMQPBackend(url, store_only=True, expires=600, retry_policy=policy, connect_timeout=60) as backend:
 
         async def work() -> None:
             for number in left:
@@ -38,7 +38,7 @@ async def store(url: str, prefix: str, numbers: Iterable[int]) -> None:
 async def take(url: str, prefix: str, numbers: Iterable[int]) -> None:
     """Await the result of every task, some hundred at a time."""
     left = iter(numbers)
-    async with AMQPBackend(url, expires=600) as backend:
+    async with AMQPBackend(url, expires=600, connect_timeout=60) as backend:
         while part := list(islice(left, 500)):
             async for _, meta in backend.get_many([task_id(prefix, number) for number in part]):
                 print(meta.result, flush=True)  # noqa: T201

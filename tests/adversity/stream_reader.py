@@ -15,7 +15,8 @@ from tests.adversity.party import task_id
 async def read(url: str, stream: str, count: int) -> None:
     """Ask for every result, in three ways."""
     asked = [task_id(stream, number) for number in range(count)]
-    async with AMQPBackend(url, routing=ResultStream(stream), expires=600) as backend:
+    backend = AMQPBackend(url, routing=ResultStream(stream), expires=600, connect_timeout=60, rpc_timeout=60)
+    async with backend:
         print("open", flush=True)  # noqa: T201
         metas = await backend.get_many(asked, timeout=150)
         had = sum(metas[each].result == number for number, each in enumerate(asked))

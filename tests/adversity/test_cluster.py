@@ -61,7 +61,7 @@ async def three_pairs(urls: list[str], **options: object) -> AsyncIterator[Pairs
         async with of(routing, at=urls[1:]):
             pass
     async with (
-        no_leaks(within=15),
+        no_leaks(),
         of(inbox) as asking, of(ReplyQueue(), store_only=True) as answering,
         of(stream) as reading, of(stream, store_only=True) as writing,
         of(QueuePerTask()) as taking, of(QueuePerTask(), store_only=True) as putting,

@@ -119,12 +119,11 @@ async def test_the_event_loop_stands_still_past_the_heartbeat(amqp_url: str) -> 
     ):
         waiting = asyncio.ensure_future(_all(caller, ids))
         await asyncio.gather(*(worker.store_result(task_id, task_id) for task_id in ids[:10]))
-        sleep(5)  # RabbitMQ hangs up after two heartbeats that it misses
+        sleep(7)  # RabbitMQ hangs up after two heartbeats that it misses
         await asyncio.gather(*(worker.store_result(task_id, task_id) for task_id in ids[10:]))
         assert await asyncio.wait_for(waiting, 20) == ids
         lost = [event for event in events if isinstance(event, ConnectionLost)]
-        assert lost
-        assert lost[0].lag >= 3.5
+        assert max(event.lag for event in lost) >= 3.5
 
 
 async def _all(backend: AMQPBackend, ids: list[str]) -> list[object]:
@@ -160,7 +159,7 @@ async def test_an_inbox_that_expired_while_the_caller_was_away(amqp_url: str, pr
     events: list[Event] = []
     async with (
         no_leaks(),
-        AMQPBackend(between.url_for(amqp_url), routing=ReplyQueue(), expires=0.5, on_event=events.append) as caller,
+        AMQPBackend(between.url_for(amqp_url), routing=ReplyQueue(), expires=3, on_event=events.append) as caller,
         AMQPBackend(amqp_url, routing=ReplyQueue(), store_only=True, unroutable_policy=(0.01,)) as worker,
     ):
         reply_to = caller.reply_to
@@ -168,9 +167,8 @@ async def test_an_inbox_that_expired_while_the_caller_was_away(amqp_url: str, pr
         request = Request(reply_to=reply_to)
         waiting = asyncio.create_task(caller.wait_for(after))
         between.cut()
-        await worker.store_result(before, 1, request=request)  # goes with its queue
 
-        async def expired() -> bool:  # to declare the queue, even passively, would keep it alive
+        async def expired() -> bool:  # to declare the queue, even passively, would keep it alive; a store does not
             try:
                 await worker.store_result(before, 1, request=request)
             except ResultNotRouted:
@@ -188,13 +186,14 @@ async def test_an_inbox_that_expired_while_the_caller_was_away(amqp_url: str, pr
 async def test_an_inbox_that_appears_late(amqp_url: str) -> None:
     [task_id] = new_ids(1)
     events: list[Event] = []
-    async with AMQPBackend(amqp_url, routing=ReplyQueue(), store_only=True, on_event=events.append) as worker:
+    options = {"unroutable_policy": [0.1] * 600, "on_event": events.append}  # for a minute
+    async with AMQPBackend(amqp_url, routing=ReplyQueue(), store_only=True, **options) as worker:  # type: ignore[arg-type]
         name = secrets.token_hex(8)
         request = Request(reply_to=f"aioresults.inbox.{name}")
         storing = asyncio.create_task(worker.store_result(task_id, 1, request=request))
         await eventually(lambda: any(isinstance(event, Unroutable) for event in events))
         async with AMQPBackend(amqp_url, routing=ReplyQueue(name=name), expires=60) as caller:
-            assert await caller.wait_for(task_id, timeout=15) == 1
+            assert await caller.wait_for(task_id, timeout=30) == 1
         await storing
 
 

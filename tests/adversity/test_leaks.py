@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import secrets
 import tracemalloc
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import aioresults
 from aioresults import AMQPBackend, Consumer, Queue, QueuePerTask, ReplyQueue, Request, ResultTimeout
 from aioresults.routing import Routing
 from tests.adversity.leaks import descriptors, no_leaks
 from tests.eventually import eventually
 
+PACKAGE = Path(aioresults.__file__).parent
 ROUTINGS = [QueuePerTask, ReplyQueue]
 
 
@@ -119,9 +123,9 @@ async def test_sessions_leave_no_descriptor(amqp_url: str) -> None:
 async def test_a_channel_keeps_no_consumer_that_is_over(broker_url: str) -> None:
     async with AMQPBackend(broker_url) as backend:
         channel = await backend.channel()
-        queue = Queue("aioresults.test.leaks", auto_delete=True)
         left = []
         for _ in range(3):
+            queue = Queue(f"aioresults.test.{secrets.token_hex(6)}", auto_delete=True)
             async with Consumer(channel, queue) as consumer:
                 left.append(weakref.ref(consumer))
             del consumer
@@ -145,7 +149,7 @@ async def test_memory_of_a_channel_does_not_grow_with_its_consumers(broker_url: 
                     pass
             gc.collect()
             # Of ours only: CPython keeps names that pamqp makes up until others take their places.
-            ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/aioresults/*")])
+            ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, f"{PACKAGE}/*")])
             return sum(each.size for each in ours.statistics("filename"))
 
         tracemalloc.start()

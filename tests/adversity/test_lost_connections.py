@@ -97,15 +97,18 @@ async def test_a_store_goes_on_as_soon_as_there_is_a_connection(amqp_url: str, p
     between = await proxy(amqp_url)
     took = []
     async with AMQPBackend(between.url_for(amqp_url)) as backend:
-        for task_id in new_ids(5):
+        for task_id in new_ids(12):
             await asyncio.sleep(1.1)  # a session that did not live for a second is not replaced at once
             between.drop()
             began = monotonic()
             await backend.store_result(task_id, 1)
             took.append(monotonic() - began)
             await backend.wait_for(task_id, timeout=30)
-    # Connecting takes some milliseconds; the second wait of the default policy would be a second.
-    assert min(took[1:]) < 0.9  # the first had no channel yet that looked alive
+            # Connecting takes some milliseconds, on a machine that has time for it; the second wait of the default
+            # policy would be a second, each time. The first had no channel yet that looked alive.
+            if min(took[1:], default=1) < 0.9:
+                return
+    pytest.fail(f"each took a second: {took}")
 
 
 async def test_closing_leaves_no_taken_result_behind_though_deletions_lag(

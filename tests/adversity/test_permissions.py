@@ -93,7 +93,7 @@ def test_every_routing_is_documented() -> None:
 async def test_exactly_what_is_documented_is_enough(users: Users, name: str) -> None:
     table = documented()
     await asyncio.to_thread(users.permit, worker=table[name, "worker"], caller=table[name, "caller"])
-    task_id, second = str(uuid.uuid4()), str(uuid.uuid4())
+    task_id, second, third = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
     async with (
         no_leaks(),
         AMQPBackend(users.url("caller"), routing=ROUTINGS[name]()) as caller,
@@ -108,8 +108,8 @@ async def test_exactly_what_is_documented_is_enough(users: Users, name: str) -> 
         await worker.store_result(second, 3, request=request)
         assert (await caller.get_task_meta(second)).status in ("SUCCESS", "PENDING")
         assert await caller.wait_for(second, timeout=30) == 3
-        await worker.store_result(second, 4, request=request)
-        await caller.forget(second)
+        await worker.store_result(third, 4, request=request)
+        await caller.forget(third)
         assert worker.stats()["sessions"] == caller.stats()["sessions"] == 1
 
 
@@ -211,7 +211,7 @@ async def test_an_exchange_that_is_deleted_and_may_not_be_declared_again(
         await forget_permissions(worker)
         for _ in range(2):
             with pytest.raises(AccessRefused, match=r"access to exchange 'celeryresults'") as refused:
-                await asyncio.wait_for(worker.store_result(task_id, 2), 5)
+                await asyncio.wait_for(worker.store_result(task_id, 2), 15)
             assert refused.value.reply_code == 403
         assert (worker.stats()["sessions"], worker.stats()["unconfirmed"]) == (1, 0)
         await asyncio.to_thread(users.permit, worker=everything)

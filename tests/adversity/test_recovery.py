@@ -26,7 +26,7 @@ async def test_recovery_from_a_restart(own_broker: Node, how: str) -> None:
     routings: dict[str, Routing] = {"task": QueuePerTask(), "reply": ReplyQueue(), "stream": ResultStream(stream)}
     slowest = dict.fromkeys(routings, 0.0)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(no_leaks(within=10))
+        await stack.enter_async_context(no_leaks())
         pairs: dict[str, tuple[AMQPBackend, AMQPBackend]] = {}
         for name, routing in routings.items():
             worker = AMQPBackend(own_broker.url, routing=routing, expires=600, store_only=True)

@@ -21,6 +21,7 @@ from aioresults.errors import AioResultsError, BrokerUnavailable, ChannelClosed,
 from aioresults.transport import Channel, transport_for
 from aioresults.transport.amqp import AMQPConnection, AMQPTransport, frames
 from aioresults.transport.base import Connection, Properties
+from tests.clock import Clock
 from tests.eventually import eventually
 from tests.proxy import Proxy
 
@@ -217,16 +218,21 @@ async def test_an_acknowledgement_is_sent_after_the_turn_in_which_it_was_given(
 
 async def test_messages_alone_keep_a_connection_alive(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that has messages to send sends no heartbeats."""
-    monkeypatch.setattr("aiormq.Connection.HEARTBEAT_GRACE_MULTIPLIER", 2)  # 4 seconds
-    connection = await AMQPTransport([amqp_url], heartbeat=1).connect()
-    publisher, consumer = await connection.channel(confirms=True), await connection.channel()
+    clock = Clock(monkeypatch)
+    other = await transport_for(amqp_url).connect()
+    publisher = await other.channel(confirms=True)
     queue = await _queue(publisher)
-    await consumer.basic_consume(queue, lambda delivery: None, no_ack=True)
-    for _ in range(60):
-        await publisher.basic_publish(b"", Properties(), "", queue)
-        await asyncio.sleep(0.1)
+    connection = await transport_for(amqp_url).connect()
+    consumer = await connection.channel()
+    received: list[bytes] = []
+    await consumer.basic_consume(queue, lambda delivery: received.append(delivery.body), no_ack=True)
+    for number in range(20):
+        clock.advance(5)  # a connection is given up that was silent for 33 seconds
+        await publisher.basic_publish(b"%d" % number, Properties(), "", queue)
+        await eventually(lambda number=number: len(received) > number)  # type: ignore[misc]
     assert not connection.is_closed
     await connection.close()
+    await other.close()
 
 
 async def test_acks_behind_a_refused_call_do_not_cost_the_connection(amqp_url: str) -> None:

@@ -96,7 +96,7 @@ async def run(nodes: list[Node], options: argparse.Namespace, tally: Tally) -> N
     """Strike, with the load going on, and wait for what is under way."""
     rng = random.Random(options.seed)
     faults = sequence(rng, options.faults, options.only, clustered=len(nodes) > 1)
-    async with no_leaks(within=15), pairs(nodes, tally, rng) as opened:
+    async with no_leaks(), pairs(nodes, tally, rng) as opened:
         stop = asyncio.Event()
         work = [asyncio.create_task(pair.work(stop)) for pair in opened]
         site = Site(nodes, opened, rng)

@@ -148,7 +148,7 @@ async def test_a_refused_queue_hurts_no_other_call(amqp_url: str) -> None:
     raw = await transport_for(amqp_url).connect()
     channel = await raw.channel()
     for task_id in refused:
-        await channel.queue_declare(f"aioresults.task.{task_id}", arguments={"x-expires": 30_000})
+        await channel.queue_declare(f"aioresults.task.{task_id}", arguments={"x-expires": 600_000})
     async with no_leaks(), AMQPBackend(amqp_url) as caller, AMQPBackend(amqp_url) as worker:
         waits = [asyncio.ensure_future(caller.wait_for(task_id)) for task_id in ids]
         stores = [asyncio.create_task(worker.store_result(task_id, task_id)) for task_id in ids]

@@ -28,7 +28,9 @@ def make_broker(url: str, name: str, *, keep_results: bool) -> AioPikaBroker:
             dead_letter_queue=Queue(name=f"{name}.dead", type=classic),
         )
         .with_result_backend(
-            AMQPResultBackend(url, keep_results, result_ex_time=60, stream=ResultStream(f"{name}.results"))
+            AMQPResultBackend(
+                url, keep_results, result_ex_time=60, stream=ResultStream(f"{name}.results"), rpc_timeout=60
+            )
         )
         .with_middlewares(SimpleRetryMiddleware(no_result_on_retry=False))
     )

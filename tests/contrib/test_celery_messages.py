@@ -30,6 +30,8 @@ from aioresults import (
 from aioresults.contrib.celery import CeleryClient
 from aioresults.transport.memory import MemoryBroker
 from tests.celery_vectors import vectors
+from tests.clock import Clock
+from tests.eventually import eventually
 
 
 @pytest.fixture
@@ -207,12 +209,14 @@ async def test_a_broker_that_stays_away(name: str) -> None:
             await client.call("a", timeout=0.05)
 
 
-async def test_a_deadline_for_all_of_a_call(client: CeleryClient) -> None:
-    with pytest.raises(ResultTimeout):
-        await client.call("a", timeout=0.05)
-    add = client.task("a", timeout=0.05)
-    with pytest.raises(ResultTimeout):
-        await add(1)
+async def test_a_deadline_for_all_of_a_call(client: CeleryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, add = Clock(monkeypatch), client.task("a", timeout=20)
+    for call in (client.call("a", timeout=20), add(1)):
+        calling = asyncio.ensure_future(call)
+        await eventually(lambda: client.backend.stats()["waiting"] == 1)
+        clock.advance(20)
+        with pytest.raises(ResultTimeout):
+            await calling
 
 
 async def test_a_worker_answers(client: CeleryClient) -> None:

@@ -175,6 +175,15 @@ class Raw:
         if queue is not None:
             await eventually(lambda: self.is_ready(queue.name, None))
 
+    async def returned(self, backend: AMQPBackend, task_id: str) -> None:
+        """Return when the one report of a task that was handed back is in its queue again, where it has one.
+
+        What is handed back has no answer, so whoever looks next, on another channel, may come before it.
+        """
+        queue = backend.queue_for(task_id)
+        if queue is not None:
+            await eventually(lambda: self.is_ready(queue.name, 1))
+
     async def publish(self, queue: str, body: bytes, **properties: Any) -> None:
         """Publish to a queue."""
         channel = await self.channel()

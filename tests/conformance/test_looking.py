@@ -45,7 +45,7 @@ class TestLooking:
         for turn in range(40):
             meta = await (third if turn % 2 else caller).get_task_meta(task_id)
             assert (meta.status, repr(meta.result)) == ("FAILURE", "KeyError('k')")
-        assert await raw.ready(caller.rkey(task_id)) == 1
+        await raw.returned(caller, task_id)
         with pytest.raises(KeyError):
             await third.wait_for(task_id, timeout=0, cache=False)
 
@@ -57,9 +57,8 @@ class TestLooking:
         for status in ("RECEIVED", "STARTED", "PROGRESS"):
             await store(task_id, status, status)
         assert (await caller.poll(task_id)).status == "PROGRESS"
-        queue = caller.rkey(task_id)
-        assert await raw.ready(queue) == 1
-        delivery = await raw.get(queue)
+        await raw.returned(caller, task_id)
+        delivery = await raw.get(caller.rkey(task_id))
         assert delivery.redelivered
         assert json.loads(delivery.body)["status"] == "PROGRESS"
 
@@ -93,7 +92,7 @@ class TestLooking:
 
     @where(shared=False)
     @where(by_id=True, history=True)
-    async def test_the_backlog_has_a_limit(self, caller: AMQPBackend, store: Store) -> None:
+    async def test_the_backlog_has_a_limit(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         """As many reports as the limit are too many: the queue was not found empty."""
         task_id = new_id()
         for number in range(5):
@@ -102,6 +101,7 @@ class TestLooking:
             await caller.get_task_meta(task_id, backlog_limit=5)
         assert (caught.value.task_id, caught.value.limit) == (task_id, 5)
         # What was read is gone, but for the latest.
+        await raw.returned(caller, task_id)
         assert (await caller.get_task_meta(task_id, backlog_limit=2)).result == 4
         for number in range(5, 9):
             await store(task_id, number, "PROGRESS")
@@ -135,7 +135,7 @@ class TestLooking:
         await store(task_id, None, "PROGRESS")
         for _ in range(3):
             assert (await caller.get_task_meta(task_id)).status == "PROGRESS"
-            assert await raw.ready(queue) == 2
+            await eventually(lambda: raw.is_ready(queue, 2))
         assert (await caller.get_task_meta(foreign)).status == "PENDING"
         left = [json.loads((await raw.get(queue)).body) for _ in range(2)]
         assert sorted(each["status"] for each in left) == ["PROGRESS", "SUCCESS"]
@@ -147,7 +147,7 @@ class TestLooking:
             await store(task_id, number, "PROGRESS")
         assert await raw.ready(caller.rkey(task_id)) == 1
         assert (await caller.get_task_meta(task_id, backlog_limit=2)).result == 19
-        assert await raw.ready(caller.rkey(task_id)) == 1
+        await raw.returned(caller, task_id)
 
     async def test_while_this_process_waits_it_says_what_it_has_seen(
         self, caller: AMQPBackend, store: Store, raw: Raw

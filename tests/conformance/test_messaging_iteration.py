@@ -283,6 +283,7 @@ class TestRevive:
         await received.wait(1)
         await consumer.add_queue(added)
         await lost.close()
+        await eventually(lambda: _is_ready(bench, consumed, 1))  # the first again, or the other would come before it
         await bench.put(consumed, b"3")
         await consumer.revive(bench.channel)
         assert consumer.consuming_from(consumed)
@@ -312,6 +313,11 @@ class TestRevive:
 
 
 class TestAsyncWith:
+    @pytest.fixture(autouse=True)
+    def patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Leaving may take the busy machine longer than it takes at the most."""
+        monkeypatch.setattr("aioresults.messaging.consumer.CLOSE_TIMEOUT", 60)
+
     async def test_cancels_on_exit(self, bench: Bench) -> None:
         queue = await bench.queue()
         async with Consumer(bench.channel, queue, on_message=print):

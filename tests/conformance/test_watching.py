@@ -172,6 +172,7 @@ class TestWatch:
         for timeout in (10, 0):  # it is there again and again
             assert (await collect(third, task_id, timeout=timeout, take=False))[-1].result == 1
             await raw.left(third, task_id)
+            await raw.returned(third, task_id)
         with pytest.raises(ResultTimeout):
             await collect(caller, new_id(), timeout=0, take=False)
         assert await third.wait_for(task_id, timeout=10) == 1

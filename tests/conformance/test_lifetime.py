@@ -240,7 +240,10 @@ class TestClosing:
         assert not tasks_of_backends()
         await shaky.come_up()
 
-    async def test_publishes_what_is_waiting(self, lab: Lab, caller: AMQPBackend) -> None:
+    async def test_publishes_what_is_waiting(
+        self, lab: Lab, caller: AMQPBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 60)
         backend, ids = await lab.open(), [new_id() for _ in range(50)]
         request = Request(reply_to=caller.reply_to)
         storing = [asyncio.create_task(backend.store_result(task_id, task_id, request=request)) for task_id in ids]

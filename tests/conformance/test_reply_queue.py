@@ -176,7 +176,8 @@ class TestStoring:
         )
         assert await caller.wait_for(task_id, timeout=30) == [1]
 
-    async def test_close_sends_what_waits(self, lab: Lab) -> None:
+    async def test_close_sends_what_waits(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 60)
         caller, worker = await lab.open(), await lab.open(store_only=True)
         ids = [new_id() for _ in range(700)]
         stores = [asyncio.create_task(worker.store_result(task_id, 1, request=to(caller))) for task_id in ids]
@@ -458,7 +459,7 @@ class TestOutages:
         arrived: list[str] = []
 
         async def collect() -> None:
-            async for task_id, meta in caller.get_many(ids, timeout=50):
+            async for task_id, meta in caller.get_many(ids, timeout=150):
                 assert meta.result == task_id
                 arrived.append(task_id)
                 if len(arrived) % 500 == 0:

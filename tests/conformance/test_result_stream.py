@@ -28,6 +28,7 @@ from aioresults.messaging import Message
 from aioresults.routing import RoutingOptions
 from aioresults.transport.base import Delivery
 from aioresults.transport.memory import MemoryBroker
+from tests.clock import Clock
 from tests.conformance.conftest import Store
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only, queue_of, waiting_for, where
 from tests.conformance.test_many import awaited, ids
@@ -187,21 +188,26 @@ class TestFirstReplay:
     """Until the stream was once read to its end, nobody knows whether a result was forgotten further on."""
 
     async def test_nothing_is_answered_before(
-        self, lab: Lab, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch
+        self, lab: Lab, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch, clock: Clock
     ) -> None:
+        monkeypatch.setattr(tail, "STALL", 60)
         forgotten, kept = ids(2)
         await worker.store_result(kept, "kept")
         await worker.store_result(forgotten, "old")
         await worker.forget(forgotten)
-        reader = lab.make(rpc_timeout=2)  # as long as the looks take that are not answered, and the marker may
+        reader = lab.make(rpc_timeout=20)  # as long as the looks take that are not answered, and the marker may
         replay = Replay(reader, monkeypatch)
         async with reader:
-            waiting = [asyncio.create_task(reader.wait_for(each, timeout=20)) for each in (kept, forgotten)]
-            watching = asyncio.create_task(collect(reader, forgotten, timeout=20))
+            waiting = [asyncio.create_task(reader.wait_for(each, timeout=60)) for each in (kept, forgotten)]
+            watching = asyncio.create_task(collect(reader, forgotten, timeout=60))
             await eventually(lambda: replay.holds_all_of(worker))
             replay.let(2)
-            looks = reader.get_task_meta(kept), reader.wait_for(forgotten, timeout=0)
-            for outcome in await asyncio.gather(*looks, return_exceptions=True):
+            looks = asyncio.gather(
+                reader.get_task_meta(kept), reader.wait_for(forgotten, timeout=0), return_exceptions=True
+            )
+            await asyncio.sleep(0.1)
+            clock.advance(20)
+            for outcome in await looks:
                 assert isinstance(outcome, BrokerUnavailable)
                 assert "the stream was not read to its end within" in str(outcome)
             assert [each.done() for each in (*waiting, watching)] == [False] * 3
@@ -284,7 +290,7 @@ class TestSessions:
         old, new = ids(2)
         await worker.store_result(old, 1)
         await caller.wait_for(old, timeout=30)
-        waiting = asyncio.create_task(caller.wait_for(new, timeout=20))
+        waiting = asyncio.create_task(caller.wait_for(new, timeout=60))
         channel = await raw.channel()
         await channel.queue_delete(queue_of(caller, old))
         await eventually(lambda: caller.stats()["indexed"] == 0 and caller.stats()["caught_up"] is True)
@@ -391,7 +397,7 @@ class TestBounds:
         assert (await reader.get_task_meta(task_id)).status == "PROGRESS"
         assert reader.stats()["fetched"] == 1
 
-    async def test_what_the_broker_keeps_no_longer_is_not_known(self, lab: Lab, raw: Raw) -> None:
+    async def test_what_the_broker_keeps_no_longer_is_not_known(self, lab: Lab, raw: Raw, clock: Clock) -> None:
         """Its place in the stream is known, and others have followed there by now."""
         routing = stream_of(lab, max_length_bytes=20_000, segment_bytes=5_000, index_bytes=1)
         worker, reader = await lab.open(routing=routing, store_only=True), await lab.open(routing=routing)
@@ -409,9 +415,17 @@ class TestBounds:
         assert await states_of(reader, dropped[0], kept[-1]) == ["PENDING", "SUCCESS"]
         with pytest.raises(ResultTimeout):
             await reader.wait_for(dropped[1], timeout=0)
+        heard: list[str] = []
+        asked = [dropped[2], kept[-1]]
+        many = asyncio.create_task(
+            awaited(reader, asked, timeout=20, on_message=lambda meta: heard.append(meta.task_id))
+        )
+        await eventually(lambda: kept[-1] in heard)
+        clock.advance(20)
         with pytest.raises(ResultTimeout) as caught:
-            await reader.get_many([dropped[2], kept[-1]], timeout=4)
+            await many
         assert (caught.value.pending, list(caught.value.done)) == ([dropped[2]], [kept[-1]])
+        assert heard == [kept[-1]]
         waiting = asyncio.create_task(reader.wait_for(dropped[3], timeout=30))
         watching = asyncio.create_task(collect(reader, dropped[4], timeout=30))
         await waiting_for(reader, 2)

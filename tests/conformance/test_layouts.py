@@ -134,7 +134,10 @@ class TestOnRabbitMQ:
     async def test_redeclared_by_another_client(self, amqp_url: str, name: str, stored: bool) -> None:
         task_id = new_id()
         queue_name, properties, exchange = expected(name, task_id)
-        async with AMQPBackend(amqp_url, routing=ROUTINGS[name]) as backend, pika_channel(amqp_url) as channel:
+        async with (
+            AMQPBackend(amqp_url, routing=ROUTINGS[name], rpc_timeout=60) as backend,
+            pika_channel(amqp_url) as channel,
+        ):
             waiting = None
             if stored:
                 await backend.store_result(task_id, 1)
@@ -163,7 +166,10 @@ class TestOnRabbitMQ:
         queue_name, properties, _ = expected(name, task_id)
         if "auto_delete" in change:
             change = {"auto_delete": not properties["auto_delete"]}
-        async with AMQPBackend(amqp_url, routing=ROUTINGS[name]) as backend, pika_channel(amqp_url) as channel:
+        async with (
+            AMQPBackend(amqp_url, routing=ROUTINGS[name], rpc_timeout=60) as backend,
+            pika_channel(amqp_url) as channel,
+        ):
             await backend.store_result(task_id, 1)
             with pytest.raises(ChannelPreconditionFailed):
                 await channel.declare_queue(queue_name, **{**properties, **change})

@@ -367,6 +367,6 @@ async def test_a_hundred_at_once(lab: Lab, caller: AMQPBackend, store: Store) ->
             await store(task_id, task_id)
 
     working = asyncio.create_task(work())
-    metas = await caller.get_many(asked, timeout=30)
+    metas = await caller.get_many(asked, timeout=150)
     await working
     assert {task_id: meta.result for task_id, meta in metas.items()} == {task_id: task_id for task_id in asked}

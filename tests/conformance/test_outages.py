@@ -113,7 +113,7 @@ class TestCutConnections:
         worker = await shaky.open(retry_policy={"max_retries": None, "interval_max": 0.1})
         caller, ids = await shaky.open(), [new_id() for _ in range(150)]
         request = Request(reply_to=caller.reply_to)
-        many = asyncio.create_task(awaited(caller, ids, timeout=50))
+        many = asyncio.create_task(awaited(caller, ids, timeout=150))
 
         stored = 0
 
@@ -167,7 +167,7 @@ class TestCutConnections:
     async def test_a_hundred_waits(self, shaky: Lab) -> None:
         worker, caller, ids = await shaky.open(), await shaky.open(), [new_id() for _ in range(100)]
         request = Request(reply_to=caller.reply_to)
-        waiting = [asyncio.create_task(caller.wait_for(task_id, timeout=50)) for task_id in ids]
+        waiting = [asyncio.create_task(caller.wait_for(task_id, timeout=150)) for task_id in ids]
         await waiting_for(caller, 100)
         await asyncio.gather(*(worker.store_result(task_id, 1, request=request) for task_id in ids[:50]))
         await cut(shaky, worker, caller)

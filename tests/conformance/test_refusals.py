@@ -228,8 +228,8 @@ class TestDifferentDeclarations:
         bad, good = [new_id() for _ in range(10)], [new_id() for _ in range(30)]
         for task_id in bad:
             await worker.store_result(task_id, 1)
-        refused = [asyncio.create_task(caller.wait_for(task_id, timeout=20)) for task_id in bad]
-        waiting = [asyncio.create_task(caller.wait_for(task_id, timeout=20)) for task_id in good]
+        refused = [asyncio.create_task(caller.wait_for(task_id, timeout=100)) for task_id in bad]
+        waiting = [asyncio.create_task(caller.wait_for(task_id, timeout=100)) for task_id in good]
         await asyncio.gather(*(caller.store_result(task_id, task_id) for task_id in good))
         assert await asyncio.gather(*waiting) == good
         outcomes = await asyncio.gather(*refused, return_exceptions=True)
@@ -241,7 +241,7 @@ class TestDifferentDeclarations:
         """The queue is there but not bound, so the worker comes to declare it."""
         worker, task_id, other = await lab.open(expires=100), new_id(), new_id()
         channel = await raw.channel()
-        await channel.queue_declare(worker.rkey(task_id), auto_delete=True, arguments={"x-expires": 5000})
+        await channel.queue_declare(worker.rkey(task_id), auto_delete=True, arguments={"x-expires": 60_000})
         unharmed = asyncio.create_task(worker.store_result(other, 1))
         with pytest.raises(InequivalentArgument) as caught:
             await worker.store_result(task_id, 1)

@@ -295,7 +295,7 @@ class TestRetrying:
         began = monotonic()
         with pytest.raises(BrokerUnavailable):
             await backend.store_result(task_id, 2)
-        assert 0.24 < monotonic() - began < 5
+        assert 0.24 < monotonic() - began < 15
 
     def test_the_default_waits_0_and_19_times_1_second(self) -> None:
         assert list(RetryPolicy.of(AMQPBackend.retry_policy).delays()) == [0.0, *[1.0] * 19]

@@ -143,13 +143,13 @@ class TestSharing:
     @only("per_task")
     async def test_a_thousand_waits_open_a_thousand_consumers(self, caller: AMQPBackend, store: Store) -> None:
         ids = [new_id() for _ in range(1000)]
-        waiters = [asyncio.create_task(caller.wait_for(task_id, timeout=50)) for task_id in ids]
-        await waiting_for(caller, 1000, within=30)
+        waiters = [asyncio.create_task(caller.wait_for(task_id, timeout=200)) for task_id in ids]
+        await waiting_for(caller, 1000, within=100)
         assert caller.stats()["waiting"] == 1000
         for some in range(0, 1000, 50):
             await asyncio.gather(*(store(task_id, task_id) for task_id in ids[some : some + 50]))
         assert await asyncio.gather(*waiters) == ids
-        await waiting_for(caller, 0, within=20)
+        await waiting_for(caller, 0, within=100)
 
 
 class TestCancelling:
@@ -227,7 +227,7 @@ class TestTimeouts:
         task_id, began = new_id(), monotonic()
         with pytest.raises(ResultTimeout, match=f"no result of task '{task_id}' within {timeout:g} s") as caught:
             await caller.wait_for(task_id, timeout=timeout)
-        assert timeout - 0.01 <= monotonic() - began < timeout + 4
+        assert timeout - 0.01 <= monotonic() - began < timeout + 15
         assert isinstance(caught.value, TimeoutError)
         assert (caught.value.timeout, caught.value.pending, caught.value.done) == (timeout, [task_id], {})
 
@@ -260,7 +260,7 @@ class TestTimeouts:
         for _ in range(3):
             with pytest.raises(ResultTimeout):
                 await caller.wait_for(task_id, timeout=0)
-        assert await raw.ready(caller.rkey(task_id)) == 1
+        await raw.returned(caller, task_id)
         assert (await caller.get_task_meta(task_id)).result == {"done": 0.5}
 
     async def test_zero_beside_a_wait(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:

@@ -361,7 +361,7 @@ class TestInALoopOfItsOwn:
         made: list[AMQPBackend] = []
 
         def make() -> AMQPBackend:
-            made.append(AMQPBackend(broker.url, rpc_timeout=1))
+            made.append(AMQPBackend(broker.url, rpc_timeout=3))
             return made[-1]
 
         with TestClient(service(lifespan=lifespan(make, tracebacks=True))) as client:

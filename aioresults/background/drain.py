@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from typing import Any, Final
 
 from aioresults.background.repeats import Repeats
 from aioresults.background.sessions import Session
+from aioresults.background.subscription import State, Subscription
 from aioresults.errors import (
     AioResultsError,
     BrokerUnavailable,
@@ -48,41 +48,6 @@ CHANNELS: Final = 8
 PREFETCH: Final = 100
 #: Seconds before an id is looked at again that the broker could not attend to.
 RETRY_INTERVAL: Final = 1.0
-
-
-class State(Enum):
-    """Where the consumer of one queue is."""
-
-    OPEN = "open"
-    #: Cancelled by the broker: the queue was deleted, or its node lost.
-    CANCELLED = "cancelled"
-    #: Being closed by us.
-    CLOSING = "closing"
-
-
-class Subscription:
-    """The consumer of one task's queue, and the deliveries that are not settled yet."""
-
-    __slots__ = ("consumer", "message", "meta", "state", "strays", "task_id")
-
-    def __init__(self, task_id: str, consumer: Consumer) -> None:
-        self.task_id = task_id
-        self.consumer = consumer
-        self.state = State.OPEN
-        #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
-        self.meta: ResultMeta | None = None
-        self.message: Message | None = None
-        #: What else has to return to the queue.
-        self.strays: list[Message] | None = None
-
-    def set_aside(self, message: Message) -> None:
-        """Keep a message until the consumer is closed; returned earlier it would come straight back."""
-        self.strays = [*(self.strays or ()), message]
-
-    def requeue(self) -> None:
-        """Return to the queue what nobody has taken."""
-        for message in (*(self.strays or ()), *((self.message,) if self.message else ())):
-            message.requeue()
 
 
 class Drain:
@@ -309,6 +274,7 @@ class Drain:
         """Return figures."""
         return {
             "consuming": len(self),
+            "deleting": len(self._taken),
             "received": self.received,
             "repeated": self.repeated,
             "undecodable": self.undecodable,

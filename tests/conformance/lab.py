@@ -76,12 +76,12 @@ def new_name() -> str:
 
 
 async def waiting_for(backend: AMQPBackend, tasks: int, within: float = 30) -> None:
-    """Return when `backend` waits for so many tasks, none more and none less, and the broker knows."""
+    """Return when `backend` waits for so many tasks, none more and none less, and the broker has done what follows."""
 
     def waits() -> bool:
         stats = backend.stats()
         consuming = 1 if backend.inbox() or backend.stream() else tasks
-        return stats["waiting"] == tasks and stats["consuming"] == consuming
+        return stats["waiting"] == tasks and stats["consuming"] == consuming and not stats.get("deleting")
 
     await eventually(waits, within)
 
@@ -170,9 +170,10 @@ class Raw:
                 await self.gone(backend, task_id)
 
     async def gone(self, backend: AMQPBackend, task_id: str) -> None:
-        """Return when the broker has nothing of a task."""
+        """Return when the broker has nothing of a task, and `backend` will not delete any more of it."""
         queue = backend.queue_for(task_id)
         if queue is not None:
+            await eventually(lambda: not backend.stats().get("deleting"))
             await eventually(lambda: self.is_ready(queue.name, None))
 
     async def returned(self, backend: AMQPBackend, task_id: str) -> None:

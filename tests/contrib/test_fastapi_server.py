@@ -46,13 +46,14 @@ class Service:
             writer.transport.abort()
 
     async def waits_for(self, count: int) -> None:
-        await eventually(lambda: self.backend.stats()["waiting"] == count)
+        await eventually(lambda: self.backend.stats()["waiting"] == count, within=100)
 
 
-@pytest.fixture
-async def service(result_broker: MemoryBroker) -> AsyncIterator[Service]:
-    backend = AMQPBackend(result_broker.url)
-    app = FastAPI(lifespan=lifespan(lambda: backend, heartbeat=0.2, send_timeout=0.3))
+@asynccontextmanager
+async def serving(broker: MemoryBroker, send_timeout: float) -> AsyncIterator[Service]:
+    """Run a server; a stall of this process for longer than `send_timeout` would cost a client its stream."""
+    backend = AMQPBackend(broker.url)
+    app = FastAPI(lifespan=lifespan(lambda: backend, heartbeat=0.2, send_timeout=send_timeout))
     app.include_router(router)
 
     @app.get("/soon/{task_id}")
@@ -63,9 +64,17 @@ async def service(result_broker: MemoryBroker) -> AsyncIterator[Service]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     running = asyncio.create_task(server.serve([listening]))  # which closes it
     await eventually(lambda: server.started)
-    yield Service(backend, server, listening.getsockname()[1])
-    server.should_exit = True
-    await asyncio.wait_for(running, 20)
+    try:
+        yield Service(backend, server, listening.getsockname()[1])
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(running, 60)
+
+
+@pytest.fixture
+async def service(result_broker: MemoryBroker) -> AsyncIterator[Service]:
+    async with serving(result_broker, send_timeout=60) as service:
+        yield service
 
 
 async def test_an_idle_stream_has_a_heartbeat(service: Service) -> None:
@@ -99,16 +108,17 @@ SOCKET = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 1
 
 
 @pytest.mark.parametrize("headers", ["", SOCKET], ids=["stream", "socket"])
-async def test_a_client_that_reads_nothing_is_given_up(service: Service, headers: str) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", service.port, limit=1)
-    writer.write(f"GET /tasks/task/events HTTP/1.1\r\nHost: service\r\n{headers}\r\n".encode())
-    await service.waits_for(1)
-    for number in itertools.count():
-        if not service.backend.stats()["waiting"]:
-            break
-        await service.backend.store_result("task", [number, "x" * 100_000], "PROGRESS")
-        await asyncio.sleep(0)  # or the server never has a turn
-    writer.transport.abort()
+async def test_a_client_that_reads_nothing_is_given_up(result_broker: MemoryBroker, headers: str) -> None:
+    async with serving(result_broker, send_timeout=0.3) as service:
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port, limit=1)
+        writer.write(f"GET /tasks/task/events HTTP/1.1\r\nHost: service\r\n{headers}\r\n".encode())
+        await service.waits_for(1)
+        for number in itertools.count():
+            if not service.backend.stats()["waiting"]:
+                break
+            await service.backend.store_result("task", [number, "x" * 100_000], "PROGRESS")
+            await asyncio.sleep(0)  # or the server never has a turn
+        writer.transport.abort()
 
 
 async def test_sockets_that_go_leave_nothing(service: Service) -> None:

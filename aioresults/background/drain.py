@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -83,6 +85,8 @@ class Drain:
         self._taken: dict[str, asyncio.Future[None] | None] = {}
         self._settled = asyncio.Event()
         self._settled.set()
+        #: Ids whose queue is being deleted because somebody here said so.
+        self._forgetting: Counter[str] = Counter()
         self._subscriptions: dict[str, Subscription] = {}
         self._consumers: list[Consumer | None] = []
         self._next_consumer = 0
@@ -186,14 +190,14 @@ class Drain:
             self._settle(task_id)
         elif subscription is not None:
             if subscription.state is State.CANCELLED:
-                if await self._is_deleted(session, queue, subscription):
+                if await self._is_deleted(session, queue, subscription) and task_id not in self._forgetting:
                     self._waiters.fail(task_id, ResultForgotten(task_id))
                     return
             elif task_id not in self._waiters:
                 await self._release(queue, subscription)
             else:
                 self._offer(subscription)
-        if task_id in self._waiters and queue.name not in self._subscriptions:
+        if task_id in self._waiters and queue.name not in self._subscriptions and task_id not in self._forgetting:
             await self._open(session, queue, task_id)
 
     async def _open(self, session: Session, queue: Queue, task_id: str) -> None:
@@ -249,7 +253,7 @@ class Drain:
         try:
             await session.run(lambda channel: queue(channel).declare(passive=True))
         except NotFound:
-            return self._subscriptions.pop(queue.name, None) is subscription  # else it is ours to know: ``forgotten``
+            return self._subscriptions.pop(queue.name, None) is subscription  # else we did: ``forgetting``
         self._subscriptions.pop(queue.name, None)
         return False
 
@@ -286,12 +290,20 @@ class Drain:
             self._taken[task_id] = asyncio.get_running_loop().create_future()
         return self._taken.get(task_id)
 
-    def forgotten(self, task_id: str) -> None:
-        """Note that we have deleted the queue of a task: who waits by now has begun after that, and needs another."""
-        queue = self._queue_for(task_id)
-        subscription = None if queue is None else self._subscriptions.get(queue.name)
-        if queue is not None and subscription is not None and subscription.state is not State.CLOSING:
-            del self._subscriptions[queue.name]
+    @contextmanager
+    def forgetting(self, task_id: str) -> Iterator[None]:
+        """Know that we delete the queue of a task: who waits at the end has begun since, and needs another."""
+        self._forgetting[task_id] += 1
+        try:
+            yield
+            queue = self._queue_for(task_id)
+            subscription = None if queue is None else self._subscriptions.get(queue.name)
+            if queue is not None and subscription is not None and subscription.state is not State.CLOSING:
+                del self._subscriptions[queue.name]
+        finally:
+            self._forgetting[task_id] -= 1
+            if not self._forgetting[task_id]:
+                del self._forgetting[task_id]
             self.on_change(task_id)
 
     def _acknowledge(self, task_id: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from aioresults.background.repeats import Repeats
@@ -147,8 +148,9 @@ class Inbox:
     def deletion(self, task_id: str) -> None:
         """Return None: what was taken is gone."""
 
-    def forgotten(self, task_id: str) -> None:
+    def forgetting(self, task_id: str) -> AbstractContextManager[None]:
         """Do nothing: a task has no queue of its own here."""
+        return nullcontext()
 
     def _receive(self, message: Message) -> None:
         self.received += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from aioresults.background.channel_pool import POOL_SIZE
@@ -91,7 +91,7 @@ class Lookup:
     Args:
         queue_for: the queue that holds the reports of a task, or None when it has none of its own.
         deletion: returns what is done when the queue of a result that was taken is deleted; None when none is to be.
-        forgotten: is told that the queue of a task was deleted.
+        forgetting: is entered while the queue of a task is deleted.
         rpc_timeout: seconds that one look may take, the wait for a session included.
         emit: is told of messages that cannot be read.
     """
@@ -103,14 +103,14 @@ class Lookup:
         queue_for: Callable[[str], Queue | None],
         read: Read,
         deletion: Callable[[str], asyncio.Future[None] | None],
-        forgotten: Callable[[str], None],
+        forgetting: Callable[[str], AbstractContextManager[None]],
         *,
         rpc_timeout: float,
         emit: Emit = log,
     ) -> None:
         self._emit = emit
         self._deletion = deletion
-        self._forgotten = forgotten
+        self._forgetting = forgetting
         self._sessions = sessions
         self._waiters = waiters
         self._queue_for = queue_for
@@ -189,5 +189,5 @@ class Lookup:
             async with self._sessions.within(self._rpc_timeout) as session:
                 if (deletion := self._deletion(task_id)) is not None:
                     await asyncio.wait([deletion])  # later it might delete a new one
-                await session.run(lambda channel: queue(channel).delete())
-                self._forgotten(task_id)
+                with self._forgetting(task_id):
+                    await session.run(lambda channel: queue(channel).delete())

@@ -116,7 +116,7 @@ def reading(
         hooks.queue_for,
         reports.read,
         reader.deletion,
-        reader.forgotten,
+        reader.forgetting,
         rpc_timeout=rpc_timeout,
         emit=emit,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from aioresults import (
     ResultMeta,
     ResultTimeout,
 )
+from aioresults.messaging import NoCacheQueue
 from tests.conformance.conftest import Store
 from tests.conformance.lab import Lab, Raw, new_id, only, waiting_for, where
 from tests.conformance.test_many import awaited
@@ -307,6 +309,37 @@ class TestForget:
             await store(task_id, turn)
             assert (await beside, await after) == (turn, turn)
             await caller.forget(task_id)
+
+    @where(by_id=True, shared=False)
+    async def test_waiting_anew_before_it_is_answered(self, lab: Lab, store: Store, raw: Raw) -> None:
+        """The broker cancels the consumer of a queue that it deletes, and may be late to answer who had it deleted."""
+        answer = asyncio.Event()
+
+        class Late(NoCacheQueue):
+            async def delete(self, *args: Any, **kwargs: Any) -> int:
+                count = await super().delete(*args, **kwargs)
+                await answer.wait()
+                return count
+
+        class Caller(AMQPBackend):
+            Queue = Late
+
+        caller, task_id = await lab.open(Caller), new_id()
+        before = asyncio.create_task(caller.wait_for(task_id))
+        await raw.waited_for(caller, task_id)
+        forgetting = asyncio.create_task(caller.forget(task_id))
+        beside = asyncio.create_task(caller.wait_for(task_id, timeout=30))
+        with pytest.raises(ResultForgotten):
+            await before
+        await raw.gone(caller, task_id)
+        await eventually(lambda: caller.stats()["consuming"] == 0)  # it has noticed
+        after = asyncio.create_task(caller.wait_for(task_id, timeout=30))
+        await asyncio.sleep(0.1)
+        answer.set()
+        await forgetting
+        await raw.waited_for(caller, task_id)
+        await store(task_id, 1)
+        assert (await beside, await after) == (1, 1)
 
     @where(by_id=True, history=True)
     async def test_a_lower_state_counts_after_it(self, caller: AMQPBackend, store: Store) -> None:

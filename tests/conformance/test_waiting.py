@@ -95,7 +95,10 @@ class TestBothHalvesOfTheRace:
         task_id = new_id()
         await store(task_id, 1)
         await caller.wait_for(task_id, timeout=30)
+        has_queue = caller.queue_for(task_id) is not None
+        assert caller.stats().get("deleting") == (1 if has_queue else None)
         await raw.gone(caller, task_id)
+        assert caller.stats().get("deleting") == (0 if has_queue else None)
         assert caller.stats()["waiting"] == 0
         await waiting_for(caller, 0)
 

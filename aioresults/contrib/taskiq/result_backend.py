@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -255,18 +255,21 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         try:
             return await reader.consume(task_id, 0)
         except ResultTimeout:
-            return await self._take_returning(reader, task_id, sessions) if was_there else None
+            if not was_there:
+                return None
+            taking = self._take_returning(reader, task_id, sessions)
         except BrokerUnavailable:
             if not was_there:
                 raise
-            return await self._take_after_outage(reader, task_id)
+            taking = self._take_after_outage(reader, task_id)
+        with suppress(ResultForgotten):  # another process has taken it
+            return await taking
+        return None
 
     async def _take_returning(self, reader: AMQPBackend, task_id: str, sessions: object) -> ResultMeta | None:
         """Take a result that is on its way back to its queue; that session may be lost meanwhile."""
         try:
             return await reader.consume(task_id, RETURN_TIMEOUT)
-        except ResultForgotten:
-            return None  # another process has taken it
         except ResultTimeout:
             stats = reader.stats()
             if stats["connected"] and stats["sessions"] == sessions:
@@ -281,8 +284,6 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         """
         try:
             return await reader.consume(task_id, OUTAGE_TIMEOUT)
-        except ResultForgotten:
-            return None  # another process has taken it
         except ResultTimeout:
             stats = reader.stats()
             if stats["connected"]:

@@ -12,11 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar, overload
 
-from aioresults import checks, states
+from aioresults import states, validation
 from aioresults.app_settings import app_settings
 from aioresults.background.lifetime import Lifetime
 from aioresults.background.lookup import DEFAULT_BACKLOG_LIMIT
-from aioresults.background.reports import Reports
 from aioresults.errors import BacklogLimitExceeded
 from aioresults.events import OnEvent
 from aioresults.extension import Extension
@@ -29,6 +28,7 @@ from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, Routing, RoutingOptions, configured
 from aioresults.serialization import Codec, Serializers
 from aioresults.serialization.conversion import convert
+from aioresults.serialization.report_codec import ReportCodec
 from aioresults.storing import Storing
 from aioresults.transport import transport_for
 from aioresults.waiting.waiters import Waiter
@@ -118,7 +118,7 @@ class AMQPBackend(Extension, Storing, Grouping):
             self.persistent = persistent
         self.retry_policy = RetryPolicy.of(self.retry_policy if retry_policy is None else retry_policy)
         self._transport = transport_for(
-            url, connection=connection, heartbeat=checks.count("heartbeat", heartbeat), ssl_context=ssl_context
+            url, connection=connection, heartbeat=validation.count("heartbeat", heartbeat), ssl_context=ssl_context
         )
         limits = Limits(
             max_cached_results,
@@ -129,7 +129,7 @@ class AMQPBackend(Extension, Storing, Grouping):
             rpc_timeout,
         )
         self._rpc_timeout = limits.rpc_timeout
-        kept = checks.expires(expires)
+        kept = validation.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
         self._routing = configured(QueuePerTask() if routing is None else routing, options)
         codec = Codec(
@@ -138,12 +138,12 @@ class AMQPBackend(Extension, Storing, Grouping):
             max_depth=max_depth,
         )  # fmt: skip
         dated = self._routing.stream() is not None
-        self._reports = Reports(codec, persistent=self.persistent, max_size=max_result_size, dated=dated)
-        unroutable = checks.intervals("unroutable_policy", unroutable_policy)
+        self._reports = ReportCodec(codec, persistent=self.persistent, max_size=max_result_size, dated=dated)
+        unroutable = validation.intervals("unroutable_policy", unroutable_policy)
         self._lifetime = Lifetime(
             self._transport, self._routing, self._reports, self, limits,
             retry_policy=self.retry_policy, unroutable=unroutable, expires=kept, store_only=store_only,
-            on_event=checks.optional_callable("on_event", on_event),
+            on_event=validation.optional_callable("on_event", on_event),
         )  # fmt: skip
         self._waiters = self._lifetime.waiters
         self._lookup = self._lifetime.lookup
@@ -218,7 +218,7 @@ class AMQPBackend(Extension, Storing, Grouping):
     def _check_wait(self, task_id: str, timeout: float | None) -> float | None:
         self._lifetime.check_reads()
         self.rkey(task_id)
-        return checks.timeout(timeout)
+        return validation.timeout(timeout)
 
     @overload
     async def wait_for(
@@ -306,7 +306,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         ids = list(task_ids)
         for task_id in ids:
             self.rkey(task_id)
-        limit = checks.timeout(timeout)
+        limit = validation.timeout(timeout)
         return ManyResults(self._waiters, ids, timeout=limit, on_message=on_message, take_ready=self._lookup.take_ready)
 
     def watch(self, task_id: str, timeout: float | None = None, take: bool = True) -> Watch:
@@ -337,7 +337,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         Cancelling is safe: it disturbs nobody.
         """
         self._lifetime.check_reads()
-        return await Observer(self._waiters).next(checks.timeout(timeout))
+        return await Observer(self._waiters).next(validation.timeout(timeout))
 
     # Looking
 
@@ -356,7 +356,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         """
         self._lifetime.check()
         self.rkey(task_id)
-        limit = checks.count("backlog_limit", backlog_limit, 1)
+        limit = validation.count("backlog_limit", backlog_limit, 1)
         return await self._lookup.latest(task_id, limit) or ResultMeta(task_id, states.PENDING)
 
     poll = get_task_meta

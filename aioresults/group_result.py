@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from aioresults import checks, states
+from aioresults import states, validation
 from aioresults.async_result import AsyncResult
 from aioresults.errors import ConfigurationError, DecodeError
 from aioresults.results import ResultMeta
@@ -45,7 +45,7 @@ class GroupResult:
         *,
         parent: Member | None = None,
     ) -> None:
-        self.id = checks.non_empty("a group id", id)
+        self.id = validation.non_empty("a group id", id)
         self.results: list[Member] = list(results)
         self.parent = parent
         for member in self.results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aioresults import checks
+from aioresults import validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class Limits:
     rpc_timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        checks.count("max_cached_results", self.max_cached_results)
-        checks.count("max_unclaimed_results", self.max_unclaimed_results, 1)
-        checks.count("max_unclaimed_bytes", self.max_unclaimed_bytes, 1)
-        checks.count("max_result_size", self.max_result_size, 1)
-        checks.seconds("connect_timeout", self.connect_timeout)
-        checks.seconds("rpc_timeout", self.rpc_timeout)
+        validation.count("max_cached_results", self.max_cached_results)
+        validation.count("max_unclaimed_results", self.max_unclaimed_results, 1)
+        validation.count("max_unclaimed_bytes", self.max_unclaimed_bytes, 1)
+        validation.count("max_result_size", self.max_result_size, 1)
+        validation.seconds("connect_timeout", self.connect_timeout)
+        validation.seconds("rpc_timeout", self.rpc_timeout)

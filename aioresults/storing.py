@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from aioresults import checks, states
+from aioresults import states, validation
 from aioresults.background.lifetime import Lifetime
-from aioresults.background.reports import Reports
 from aioresults.errors import AioResultsError, TaskRevoked, WrongEventLoop
 from aioresults.recording import Recording
 from aioresults.results import ResultMeta
+from aioresults.serialization.report_codec import ReportCodec
 from aioresults.stored import Stored, coroutine_function
 
 
@@ -18,7 +18,7 @@ class Storing:
     """``store_result``, and Celery's named ways to call it, which raise what it raises."""
 
     _lifetime: Lifetime
-    _reports: Reports
+    _reports: ReportCodec
 
     def destination_for(self, task_id: str, request: Any | None = None) -> tuple[str, str]:
         """Return routing key and correlation id of a report about ``task_id``."""
@@ -61,7 +61,7 @@ class Storing:
         try:
             self._lifetime.check()
             routing_key, correlation_id = self.destination_for(task_id, request)
-            checks.non_empty("a status", status)
+            validation.non_empty("a status", status)
             document = self._reports.write(
                 ResultMeta.of(task_id, result, status, traceback, request, extra), correlation_id
             )

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from aioresults.deadline import limited
 from aioresults.errors import BrokerUnavailable
+from aioresults.timing import fail_after
 from aioresults.transport.base import Channel, Connection
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class ChannelPool:
         began = monotonic()
         channel: Channel | None = None
         try:
-            async with limited(self._timeout):
+            async with fail_after(self._timeout):
                 channel = self._take() or await self._connection.channel()
                 result = await operation(channel)
             self._answered = monotonic()

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from aioresults import checks, states
+from aioresults import states, validation
 from aioresults.background.outbox import Outbox
-from aioresults.background.reports import Reports
 from aioresults.background.sessions import Session, Sessions
 from aioresults.errors import ChannelClosed, DecodeError, NotFound
 from aioresults.messaging import Consumer, Message, NoCacheQueue, Producer, Queue
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
 from aioresults.routing import OURS
+from aioresults.serialization.report_codec import ReportCodec
 from aioresults.stored import Stored
 
 PREFIX: Final = OURS + "group."
@@ -40,7 +40,7 @@ class Groups:
     def __init__(
         self,
         sessions: Sessions,
-        reports: Reports,
+        reports: ReportCodec,
         *,
         policy: RetryPolicy,
         expires: float | None,
@@ -76,7 +76,8 @@ class Groups:
         Raises:
             ConfigurationError: an id that cannot be a queue's name.
         """
-        name = checks.short_string("the queue name of a group", PREFIX + checks.non_empty("a group id", group_id))
+        validation.non_empty("a group id", group_id)
+        name = validation.short_string("the queue name of a group", PREFIX + group_id)
         arguments: dict[str, Any] = {"x-queue-type": "classic", "x-max-length": 1}
         if self._expires is not None:
             arguments["x-expires"] = int(self._expires * 1000)

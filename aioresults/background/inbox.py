@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from aioresults.background.repeats import Repeats
-from aioresults.background.reports import Reports
 from aioresults.background.sessions import Session
 from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError, NotFound
 from aioresults.events import Dropped, Emit, QueueLost, log
 from aioresults.messaging import Consumer, Message, Queue
+from aioresults.serialization.report_codec import ReportCodec
 from aioresults.waiting.waiters import Waiters
 
 logger = logging.getLogger("aioresults")
@@ -43,7 +43,7 @@ class Inbox:
         self,
         queue: Queue,
         waiters: Waiters,
-        reports: Reports,
+        reports: ReportCodec,
         *,
         keep: bool,
         consumer: type[Consumer] = Consumer,

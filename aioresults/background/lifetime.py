@@ -20,13 +20,13 @@ from aioresults.background.groups import Groups
 from aioresults.background.hooks import Hooks
 from aioresults.background.outbox import Outbox
 from aioresults.background.readers import reading
-from aioresults.background.reports import Reports
 from aioresults.background.sessions import Session, Sessions
 from aioresults.errors import AioResultsError, BackendClosed, ConfigurationError, WrongEventLoop
 from aioresults.events import Events, OnEvent, QueuesLeft, Unconfirmed
 from aioresults.limits import Limits
 from aioresults.retry import RetryPolicy
 from aioresults.routing import Routing
+from aioresults.serialization.report_codec import ReportCodec
 from aioresults.transport import Transport
 from aioresults.waiting.unclaimed import Unclaimed
 from aioresults.waiting.waiters import Waiters
@@ -66,7 +66,7 @@ class Lifetime:
         self,
         transport: Transport,
         routing: Routing,
-        reports: Reports,
+        reports: ReportCodec,
         hooks: Hooks,
         limits: Limits,
         *,

@@ -21,9 +21,9 @@ import itertools
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
+from uuid import uuid4
 
 from aioresults.background.lane import Lane
-from aioresults.background.reports import Reports
 from aioresults.background.sessions import Session, Sessions
 from aioresults.errors import (
     AioResultsError,
@@ -42,6 +42,7 @@ from aioresults.events import Emit, NotRouted, Unroutable, log
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.messaging.retrying import TRANSIENT
 from aioresults.retry import RetryPolicy
+from aioresults.serialization.report_codec import ReportCodec
 from aioresults.stored import Stored
 from aioresults.transport.replies import message_size_limit
 
@@ -87,7 +88,7 @@ class Outbox:
     def __init__(
         self,
         sessions: Sessions,
-        reports: Reports,
+        reports: ReportCodec,
         *,
         exchange: str,
         declare: Callable[[Session], Awaitable[None]] | None = None,
@@ -103,6 +104,8 @@ class Outbox:
         self._sessions = sessions
         self._producer = producer()
         self._reports = reports
+        self._writer = uuid4().hex
+        self._numbers = itertools.count(1)
         self._exchange = exchange
         self._declare = declare
         self._queues_for = queues_for
@@ -345,8 +348,12 @@ class Outbox:
 
     def _message(self, batch: Sequence[Stored]) -> OutgoingMessage:
         if len(batch) == 1:
-            return self._reports.single(batch[0].correlation_id, batch[0].document)
-        return self._reports.batch([(report.task_id, report.document) for report in batch])
+            message = self._reports.single(batch[0].correlation_id, batch[0].document)
+        else:
+            message = self._reports.batch([(report.task_id, report.document) for report in batch])
+        # Here and not in the transport, so that it stays the same when the message is published again.
+        message.properties.message_id = f"{self._writer}.{next(self._numbers)}"
+        return message
 
     def _be_patient(self, lane: Lane, waiting: int = 0) -> None:
         if self._patience is not None:

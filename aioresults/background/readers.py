@@ -10,12 +10,12 @@ from aioresults.background.hooks import Hooks
 from aioresults.background.inbox import Inbox
 from aioresults.background.lookup import Lookup
 from aioresults.background.outbox import Outbox
-from aioresults.background.reports import Reports
 from aioresults.background.sessions import Session, Sessions
 from aioresults.background.stream import TOMBSTONE, StreamLookup, Tail
 from aioresults.errors import AioResultsError
 from aioresults.events import Emit
 from aioresults.results import ResultMeta
+from aioresults.serialization.report_codec import ReportCodec
 from aioresults.stored import Stored
 from aioresults.waiting.waiters import Waiters
 
@@ -77,7 +77,7 @@ def reading(
     hooks: Hooks,
     sessions: Sessions,
     waiters: Waiters,
-    reports: Reports,
+    reports: ReportCodec,
     outbox: Outbox,
     *,
     keeps_inbox: bool,

@@ -17,10 +17,9 @@ from time import monotonic
 from typing import Final, TypeVar
 
 from aioresults.background.channel_pool import ChannelPool
-from aioresults.deadline import limited
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, ChannelClosed
 from aioresults.events import Blocked, Connected, ConnectFailed, ConnectionLost, ConnectRefused, Emit, Unblocked, log
-from aioresults.lag import LoopLag
+from aioresults.timing import LoopLag, fail_after
 from aioresults.transport.base import Channel, Connection, Transport
 
 T = TypeVar("T")
@@ -81,7 +80,7 @@ class Session:
 
     async def open_publisher(self) -> Channel:
         """Return the channel that all publishing shares, a new one when the last was closed."""
-        async with limited(self._rpc_timeout), self._opening:
+        async with fail_after(self._rpc_timeout), self._opening:
             channel = self.publisher
             if channel is None:
                 channel = self._publisher = await self._publishing.channel(confirms=True)
@@ -105,7 +104,7 @@ class Session:
 
     async def consumer(self, prefetch_count: int) -> Channel:
         """Open a channel for consumers of at most ``prefetch_count`` unacknowledged messages each."""
-        async with limited(self._rpc_timeout):
+        async with fail_after(self._rpc_timeout):
             channel = await self._consuming.channel()
             await channel.basic_qos(prefetch_count)
         return channel
@@ -116,7 +115,7 @@ class Session:
 
     async def channel(self) -> Channel:
         """Open a channel for the user's own work, on a connection apart: what goes wrong there disturbs nothing."""
-        async with limited(self._rpc_timeout), self._opening_apart:
+        async with fail_after(self._rpc_timeout), self._opening_apart:
             if self._apart is None or self._apart.is_closed:
                 self._apart = await self._transport.connect()
                 self._connections.append(self._apart)
@@ -233,7 +232,7 @@ class Sessions:
     async def _open(self) -> Session:
         opened: list[Connection | Session] = []
         try:
-            async with limited(self._attempt_timeout):
+            async with fail_after(self._attempt_timeout):
                 connections = [await self._connect(opened) for _ in range(1 if self._store_only else 2)]
                 session = Session(self._transport, connections, self.rpc_timeout)
                 opened.append(session)
@@ -328,7 +327,7 @@ class Sessions:
         """Give a session, as ``wait`` does, and raise ``BrokerUnavailable`` after ``timeout`` seconds in all."""
         deadline = monotonic() + timeout
         session = await self.wait(timeout)
-        async with limited(deadline - monotonic()):
+        async with fail_after(deadline - monotonic()):
             yield session
 
     def end(self, error: AioResultsError) -> None:

@@ -7,9 +7,9 @@ from aioresults.messaging.binding import Binding
 from aioresults.messaging.consumer import Consumer
 from aioresults.messaging.exchange import Exchange
 from aioresults.messaging.message import Message
-from aioresults.messaging.outgoing import OutgoingMessage
 from aioresults.messaging.producer import Producer
 from aioresults.messaging.queue import NoCacheQueue, Queue, declaring
+from aioresults.transport.base import OutgoingMessage
 
 __all__ = [
     "Binding",

@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final
 
-from aioresults import checks
+from aioresults import validation
 from aioresults.errors import ConfigurationError, ContentDisallowed, EncodeError
-from aioresults.messaging.outgoing import OutgoingMessage
 from aioresults.serialization import Serializers
 from aioresults.serialization.charset import decode_text
 from aioresults.serialization.compression import compression_of, find_compression
 from aioresults.serialization.serializer import Limits
-from aioresults.transport.base import Properties
+from aioresults.transport.base import OutgoingMessage, Properties
 
 #: Content types that are not decoded by any serializer, and need not be accepted: text, and bytes.
 TEXT: Final = "text/plain"
@@ -46,7 +45,7 @@ class Content:
         self._serializers = _known() if serializers is None else serializers
         self._readers = None
         if accept is not None:
-            named = (name for name in checks.names("accept", accept) if name not in (TEXT, DATA))
+            named = (name for name in validation.names("accept", accept) if name not in (TEXT, DATA))
             self._readers = {one.content_type: one for one in map(self._serializers.find, named)}
         #: The content types that are read; None for all that the registry knows.
         self.accept = None if self._readers is None else frozenset(self._readers)

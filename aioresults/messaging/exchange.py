@@ -11,8 +11,7 @@ from aioresults.messaging.binding import Binding
 from aioresults.messaging.content import raw
 from aioresults.messaging.delivery_mode import delivery_mode as mode_of
 from aioresults.messaging.entity import Entity
-from aioresults.messaging.outgoing import OutgoingMessage
-from aioresults.transport.base import PERSISTENT, TRANSIENT, Channel, Properties
+from aioresults.transport.base import PERSISTENT, TRANSIENT, Channel, OutgoingMessage, Properties
 
 IMMEDIATE = "immediate=True: RabbitMQ has no such flag, and closes the connection that sends it"
 

@@ -6,19 +6,18 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Self
 
-from aioresults import checks
-from aioresults.deadline import limited
+from aioresults import validation
 from aioresults.errors import ConfigurationError, MessageReturned, NotBoundError, NotSupported
 from aioresults.messaging.content import Content, default_content
 from aioresults.messaging.delivery_mode import delivery_mode as mode_of
 from aioresults.messaging.entity import Entity
 from aioresults.messaging.exchange import IMMEDIATE, Exchange, name_of
-from aioresults.messaging.outgoing import OutgoingMessage
 from aioresults.messaging.queue import Queue
 from aioresults.messaging.retrying import retrying
 from aioresults.retry import RetryPolicy
 from aioresults.serialization import Serializers
-from aioresults.transport.base import PERSISTENT, Channel, Connection, Properties
+from aioresults.timing import fail_after
+from aioresults.transport.base import PERSISTENT, Channel, Connection, OutgoingMessage, Properties
 
 #: What is called with a message that came back: the error, exchange, routing key, and the message.
 OnReturn = Callable[[MessageReturned, str, str, OutgoingMessage], Any]
@@ -208,8 +207,8 @@ class Producer:
         policy: RetryPolicy | Mapping[str, Any] | None,
         timeout: float | None,
     ) -> None:
-        seconds = None if timeout is None else checks.seconds("timeout", timeout)
-        async with limited(seconds, "not confirmed by the broker"):
+        seconds = None if timeout is None else validation.seconds("timeout", timeout)
+        async with fail_after(seconds, "not confirmed by the broker"):
             await retrying(send, policy)
 
     async def _send(
@@ -250,14 +249,14 @@ class Producer:
                 content_type=content_type,
                 content_encoding=content_encoding,
                 headers=dict(headers or {}),
-                priority=checks.count("priority", priority),
+                priority=validation.count("priority", priority),
                 **properties,
             )
         except TypeError:
             unknown = sorted(set(properties) - set(Properties.__slots__))
             raise ConfigurationError(f"unknown properties: {unknown}; known are {list(Properties.__slots__)}") from None
         if expiration is not None:
-            fields.expiration = str(int(checks.seconds("expiration", expiration) * 1000))
+            fields.expiration = str(int(validation.seconds("expiration", expiration) * 1000))
         return fields
 
     async def revive(self, channel: Channel) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from aioresults import checks
+from aioresults import validation
 from aioresults.errors import ChannelClosed, NotFound
 from aioresults.messaging.binding import Binding
 from aioresults.messaging.content import Content
@@ -125,7 +125,7 @@ class Queue(Entity):
             queue_arguments=queue_arguments,
             binding_arguments=binding_arguments,
             consumer_arguments=consumer_arguments,
-            expires=checks.expires(expires),
+            expires=validation.expires(expires),
             message_ttl=message_ttl,
             max_length=max_length,
             max_length_bytes=max_length_bytes,

@@ -9,7 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from aioresults import checks
+from aioresults import validation
 from aioresults.errors import AioResultsError, ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
 from aioresults.routing.base import OURS, RoutingOptions, correlation_id_of
@@ -116,13 +116,13 @@ class QueuePerTask:
 
     def rkey(self, task_id: str) -> str:
         """Return the queue's name, which is the routing key too."""
-        checks.task_id(task_id)
+        validation.task_id(task_id)
         if self.uuid_only and not _is_uuid(task_id):
             raise ConfigurationError(
                 f"task id {task_id!r} is not a UUID: this layout drops the dashes, so two other ids could share a queue"
             )
         key = self.prefix + (task_id.replace("-", "") if self.strip_dashes else task_id)
-        return checks.short_string("the queue name of a task", key)
+        return validation.short_string("the queue name of a task", key)
 
     def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
         """Return the task's own key, and the request's correlation id or else the task id."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from aioresults import checks
+from aioresults import validation
 from aioresults.errors import AioResultsError, ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
 from aioresults.routing.base import OURS, RoutingOptions, correlation_id_of
@@ -39,7 +39,8 @@ class ReplyQueue:
         if self.queue_type not in QUEUE_TYPES:
             raise ConfigurationError(f"queue_type must be one of {QUEUE_TYPES}, not {self.queue_type!r}")
         if self.name is not None:
-            checks.short_string("the name of an inbox", PREFIX + checks.non_empty("the name of an inbox", self.name))
+            validation.non_empty("the name of an inbox", self.name)
+            validation.short_string("the name of an inbox", PREFIX + self.name)
 
     def configured(self, options: RoutingOptions) -> ReplyQueue:
         """Choose the address, and keep the inbox at least as long as the results in it."""
@@ -91,7 +92,7 @@ class ReplyQueue:
 
     def rkey(self, task_id: str) -> str:
         """Return the task id: a task has no address of its own here."""
-        return checks.short_task_id(task_id)
+        return validation.short_task_id(task_id)
 
     def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
         """Return the address and the correlation id that the caller put into the task message.

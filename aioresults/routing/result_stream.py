@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from aioresults import checks
+from aioresults import validation
 from aioresults.errors import (
     AioResultsError,
     ConfigurationError,
@@ -55,19 +55,19 @@ class ResultStream:
     expires: float | None = field(default=86400.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        checks.short_string("the name of a stream", checks.non_empty("the name of a stream", self.name))
+        validation.short_string("the name of a stream", validation.non_empty("the name of a stream", self.name))
         if self.max_age is not None:
             age = self.max_age.total_seconds() if isinstance(self.max_age, timedelta) else self.max_age
-            if checks.seconds("max_age", age) < 1:
+            if validation.seconds("max_age", age) < 1:
                 raise ConfigurationError(f"max_age must be 1 second or more, not {self.max_age!r}")
         if self.max_length_bytes is not None:
-            checks.count("max_length_bytes", self.max_length_bytes, 1)
-        if not MIN_SEGMENT <= checks.count("segment_bytes", self.segment_bytes) <= MAX_SEGMENT:
+            validation.count("max_length_bytes", self.max_length_bytes, 1)
+        if not MIN_SEGMENT <= validation.count("segment_bytes", self.segment_bytes) <= MAX_SEGMENT:
             raise ConfigurationError(
                 f"segment_bytes must be {MIN_SEGMENT} to {MAX_SEGMENT}, not {self.segment_bytes!r}"
             )
-        checks.count("index_bytes", self.index_bytes, 1)
-        checks.count("index_count", self.index_count, 1)
+        validation.count("index_bytes", self.index_bytes, 1)
+        validation.count("index_count", self.index_count, 1)
 
     def configured(self, options: RoutingOptions) -> ResultStream:
         """Fill in how long results are kept."""
@@ -121,7 +121,7 @@ class ResultStream:
 
     def rkey(self, task_id: str) -> str:
         """Return the task id: a task has no address of its own here."""
-        return checks.short_string("a task id", checks.task_id(task_id))
+        return validation.short_string("a task id", validation.task_id(task_id))
 
     def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
         """Return the stream and the task id: that is what readers look for, whatever the request says."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from aioresults import checks, states
+from aioresults import states, validation
 from aioresults.errors import ConfigurationError, ContentDisallowed, DecodeError, EncodeError, SignatureMismatch
 from aioresults.results import ResultMeta
 from aioresults.serialization import framing, signing
@@ -223,7 +223,8 @@ def _facts(envelope: Envelope, correlation_id: str | None) -> tuple[str | None, 
 
 
 def _accepted(registry: Serializers, accept: Iterable[str]) -> Mapping[str | None, Serializer]:
-    return {serializer.content_type: serializer for serializer in map(registry.find, checks.names("accept", accept))}
+    named = validation.names("accept", accept)
+    return {serializer.content_type: serializer for serializer in map(registry.find, named)}
 
 
 def _limit(name: str, value: object) -> int:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Arguments = Mapping[str, Any] | None
 
@@ -49,6 +49,13 @@ class Properties:
     type: str | None = None
     user_id: str | None = None
     app_id: str | None = None
+
+
+class OutgoingMessage(NamedTuple):
+    """A body and its properties, as they go over the wire; ``Producer.publish`` sends it as it is."""
+
+    body: bytes
+    properties: Properties
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ import pytest
 from aioresults.background import sessions as sessions_module
 from aioresults.background.channel_pool import ChannelPool
 from aioresults.background.sessions import Session, Sessions
-from aioresults.deadline import limited
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, NotFound
+from aioresults.timing import fail_after
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.transport.memory.connection import MemoryConnection
@@ -21,20 +21,20 @@ from tests.clock import Clock
 from tests.eventually import eventually
 
 
-class TestLimited:
+class TestFailAfter:
     async def test_raises_what_a_caller_understands(self) -> None:
         with pytest.raises(BrokerUnavailable, match=r"no answer from the broker within 0\.01 s"):
-            async with limited(0.01):
+            async with fail_after(0.01):
                 await asyncio.Event().wait()
 
     async def test_leaves_another_timeout_alone(self) -> None:
         with pytest.raises(TimeoutError, match="mine"):
-            async with limited(10):
+            async with fail_after(10):
                 raise TimeoutError("mine")
 
     async def test_leaves_a_cancellation_alone(self) -> None:
         async def wait() -> None:
-            async with limited(10):
+            async with fail_after(10):
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(wait())

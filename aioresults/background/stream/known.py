@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from aioresults.background.reports import Reports
 from aioresults.background.stream.index import Index, Position
 from aioresults.background.stream.recall import Recall
 from aioresults.errors import DecodeError
 from aioresults.events import Dropped, Emit
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
+from aioresults.serialization.report_codec import ReportCodec
 from aioresults.waiting.waiters import Waiters
 
 #: Seconds before what could not be read again is tried once more.
@@ -40,7 +40,7 @@ class Known:
         emit: is told of reports that cannot be read.
     """
 
-    def __init__(self, index: Index, recall: Recall, waiters: Waiters, reports: Reports, emit: Emit) -> None:
+    def __init__(self, index: Index, recall: Recall, waiters: Waiters, reports: ReportCodec, emit: Emit) -> None:
         self._emit = emit
         self.index = index
         self.recall = recall

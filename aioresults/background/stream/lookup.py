@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from aioresults.background.stream.tail import Tail
-from aioresults.deadline import limited
 from aioresults.errors import ConfigurationError, ResultTimeout
 from aioresults.results import ResultMeta
+from aioresults.timing import fail_after
 
 
 class StreamLookup:
@@ -50,7 +50,7 @@ class StreamLookup:
         Raises:
             BrokerUnavailable: the stream could not be read so far within ``rpc_timeout``.
         """
-        async with limited(self._rpc_timeout, "the stream was not read to its end"):
+        async with fail_after(self._rpc_timeout, "the stream was not read to its end"):
             known = await asyncio.gather(*map(self._tail.look, task_ids))
         return [reports[-1] for reports in known if reports and reports[-1].is_ready]
 

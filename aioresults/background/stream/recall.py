@@ -14,13 +14,13 @@ from time import monotonic
 from typing import Any, Final
 
 from aioresults.background.repeats import Repeats
-from aioresults.background.reports import Reports
 from aioresults.background.sessions import Session, Sessions
 from aioresults.background.stream.index import Index, Position
 from aioresults.background.stream.reading import Credit, position_of
 from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError
 from aioresults.messaging import Consumer, Message, Queue
 from aioresults.serialization import Document
+from aioresults.serialization.report_codec import ReportCodec
 
 #: Fetches at a time; each has a channel of its own.
 PARALLEL: Final = 4
@@ -45,7 +45,7 @@ class Recall:
         sessions: Sessions,
         stream: Queue,
         index: Index,
-        reports: Reports,
+        reports: ReportCodec,
         *,
         start: Callable[[], Any],
         consumer: type[Consumer],

@@ -18,13 +18,11 @@ from time import time as wall_clock
 from typing import Any, Final
 
 from aioresults.background.repeats import Repeats
-from aioresults.background.reports import Reports
 from aioresults.background.sessions import Session, Sessions
 from aioresults.background.stream.index import Index, Position
 from aioresults.background.stream.known import Known
 from aioresults.background.stream.reading import Credit, position_of
 from aioresults.background.stream.recall import Recall
-from aioresults.deadline import limited
 from aioresults.errors import (
     AccessRefused,
     AioResultsError,
@@ -37,6 +35,8 @@ from aioresults.events import Emit, QueueLost
 from aioresults.messaging import Consumer, Message, Producer, Queue, declaring
 from aioresults.results import ResultMeta
 from aioresults.routing import OURS, Stream
+from aioresults.serialization.report_codec import ReportCodec
+from aioresults.timing import fail_after
 from aioresults.transport import Channel
 from aioresults.waiting.waiters import Waiters
 
@@ -76,7 +76,7 @@ class Tail:
         self,
         stream: Stream,
         waiters: Waiters,
-        reports: Reports,
+        reports: ReportCodec,
         sessions: Sessions,
         forget: Forget,
         *,
@@ -351,7 +351,7 @@ class Tail:
             if reports and (reports[-1].is_ready or self._sessions.current is None):
                 return reports  # nothing can be known that would say more
             await self._sessions.wait(self._rpc_timeout)
-            async with limited(self._rpc_timeout, "the stream was not read to its end"):
+            async with fail_after(self._rpc_timeout, "the stream was not read to its end"):
                 await self._until_marked()
         return await self.known.anywhere(task_id)
 

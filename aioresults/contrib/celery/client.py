@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar, Unpack, cast, overload
 
-from aioresults import checks
+from aioresults import validation
 from aioresults.async_result import AsyncResult
 from aioresults.backend import AMQPBackend
 from aioresults.contrib.celery.canvas import Chain, Signature
@@ -75,19 +75,19 @@ class CeleryClient:
         control_exchange: str = "celery",
     ) -> None:
         registry = Serializers() if serializers is None else serializers
-        registry.find(checks.non_empty("serializer", serializer))
+        registry.find(validation.non_empty("serializer", serializer))
         if compression is not None:
             find_compression(compression)
-        checked({"priority": priority, "queue": checks.non_empty("queue", queue)})
+        checked({"priority": priority, "queue": validation.non_empty("queue", queue)})
         self.backend = backend
         self._sender = Sender(
             backend,
             queue,
             Routes(routes),
             Writer(Content(registry), serializer, compression, mode_of(delivery_mode) or PERSISTENT, priority),
-            Publisher(backend, RetryPolicy.of(retry_policy), checks.seconds("send_timeout", send_timeout)),
+            Publisher(backend, RetryPolicy.of(retry_policy), validation.seconds("send_timeout", send_timeout)),
         )
-        self._control = Control(backend, checks.non_empty("control_exchange", control_exchange))
+        self._control = Control(backend, validation.non_empty("control_exchange", control_exchange))
 
     @classmethod
     def from_app(cls, app: Any, backend: AMQPBackend | None = None, **overrides: Any) -> Self:
@@ -242,7 +242,7 @@ class CeleryClient:
             options: of each message; see ``TaskOptions``.
         """
         checked(options)
-        return Task(self._sender, text("the name of a task", name), checks.timeout(timeout), result_type, options)
+        return Task(self._sender, text("the name of a task", name), validation.timeout(timeout), result_type, options)
 
     def result(self, task_id: str, result_type: type[T] | None = None) -> AsyncResult[T]:
         """Return a handle on the result of a task that was sent before."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import anyio
 
-from aioresults import checks
+from aioresults import validation
 from aioresults.backend import AMQPBackend
 from aioresults.errors import AioResultsError, ConfigurationError, DecodeError, MessageNacked, MessageReturned
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
@@ -51,17 +51,17 @@ class Control:
     ) -> dict[str, Any]:
         """Send one command, and return ``{node: answer}`` of those who answer in time; see ``CeleryClient.control``."""
         command: dict[str, Any] = {
-            "method": checks.non_empty("a control method", method),
+            "method": validation.non_empty("a control method", method),
             "arguments": dict(arguments),
             "destination": _nodes(destination),
             "pattern": None,
             "matcher": None,
         }
         if limit is not None:
-            checks.count("limit", limit, 1)
+            validation.count("limit", limit, 1)
         elif command["destination"] is not None:
             limit = len(command["destination"])
-        seconds = None if timeout is None else checks.seconds("timeout", timeout)
+        seconds = None if timeout is None else validation.seconds("timeout", timeout)
         channel = await self._backend.channel()
         try:
             await self._commands(channel).declare()
@@ -152,7 +152,7 @@ def _nodes(destination: str | Iterable[str] | None) -> Sequence[str] | None:
         return None
     nodes = [destination] if isinstance(destination, str) else list(destination)
     for node in nodes:
-        checks.non_empty("a destination", node)
+        validation.non_empty("a destination", node)
     if not nodes:
         raise ConfigurationError("destination is empty: name a node, or pass None for all of them")
     return nodes
@@ -166,9 +166,9 @@ def revocation(task_ids: str | Iterable[str], terminate: bool, signal: str) -> d
     """
     given: object = task_ids
     several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    ids = [checks.task_id(task_id) for task_id in several]
+    ids = [validation.task_id(task_id) for task_id in several]
     if not ids:
         raise ConfigurationError("no task id to revoke")
     if not isinstance(terminate, bool):
         raise ConfigurationError(f"terminate must be True or False, not {terminate!r}")
-    return {"task_id": ids, "terminate": terminate, "signal": checks.non_empty("signal", signal)}
+    return {"task_id": ids, "terminate": terminate, "signal": validation.non_empty("signal", signal)}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from time import monotonic
 
-from aioresults import checks
+from aioresults import validation
 
 
 class Deadline:
     """Seconds for several steps together; None for no limit."""
 
     def __init__(self, timeout: float | None) -> None:
-        limit = checks.timeout(timeout)
+        limit = validation.timeout(timeout)
         self._end = None if limit is None else monotonic() + limit
 
     def left(self) -> float | None:

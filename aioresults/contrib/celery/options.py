@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypedDict
 
-from aioresults import checks
+from aioresults import validation
 from aioresults.errors import ConfigurationError
 from aioresults.messaging.delivery_mode import delivery_mode
 
@@ -95,22 +95,22 @@ def _after(name: str, seconds: float) -> str:
 
 
 def _name(name: str, value: Any) -> str:
-    return checks.short_string(name, checks.non_empty(name, value))
+    return validation.short_string(name, validation.non_empty(name, value))
 
 
 def _address(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be a string, not {value!r}")
-    return checks.short_string(name, value)
+    return validation.short_string(name, value)
 
 
 def _task_id(name: str, value: Any) -> str:
-    return checks.short_string("a task id", checks.task_id(value))
+    return validation.short_string("a task id", validation.task_id(value))
 
 
 def text(name: str, value: Any) -> str:
     """Accept a text that fits into a header."""
-    given = checks.non_empty(name, value)
+    given = validation.non_empty(name, value)
     if len(given) > 1024:
         raise ConfigurationError(f"{name} has {len(given)} characters; 1024 are allowed")
     return _encodable(name, given)
@@ -125,16 +125,16 @@ def _moment(name: str, value: Any) -> str:
 def _expires(name: str, value: Any) -> str | float:
     if isinstance(value, datetime):
         return _moment(name, value)
-    return checks.delay(name, value.total_seconds() if isinstance(value, timedelta) else value)
+    return validation.delay(name, value.total_seconds() if isinstance(value, timedelta) else value)
 
 
 def _limit(name: str, value: Any) -> float:
-    number = checks.seconds(name, value)
+    number = validation.seconds(name, value)
     return int(number) if number.is_integer() else number
 
 
 def _priority(name: str, value: Any) -> int:
-    if checks.count(name, value) > 255:
+    if validation.count(name, value) > 255:
         raise ConfigurationError(f"priority must be between 0 and 255, not {value!r}")
     return int(value)
 
@@ -222,15 +222,15 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "queue": _name,
     "exchange": _address,
     "routing_key": _address,
-    "countdown": checks.delay,
+    "countdown": validation.delay,
     "eta": _moment,
     "expires": _expires,
     "time_limit": _limit,
     "soft_time_limit": _limit,
     "priority": _priority,
     "headers": _headers,
-    "serializer": checks.non_empty,
-    "compression": checks.non_empty,
+    "serializer": validation.non_empty,
+    "compression": validation.non_empty,
     "delivery_mode": lambda name, value: delivery_mode(value),
     "ignore_result": _flag,
     "shadow": text,

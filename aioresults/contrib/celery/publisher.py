@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from aioresults.backend import AMQPBackend
-from aioresults.deadline import limited
 from aioresults.messaging import OutgoingMessage
 from aioresults.messaging.retrying import retrying
 from aioresults.retry import RetryPolicy
+from aioresults.timing import fail_after
 from aioresults.transport import Channel
 
 
@@ -51,7 +51,7 @@ class Publisher:
                 channel = await self._open()
             await self._producer.publish(message, routing_key, exchange=exchange, mandatory=True)
 
-        async with limited(
+        async with fail_after(
             self._timeout if timeout is None else min(timeout, self._timeout), "not confirmed by the broker"
         ):
             await retrying(attempt, self._policy)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from aioresults import AMQPBackend, ConfigurationError, checks
+from aioresults import AMQPBackend, ConfigurationError, validation
 from aioresults.contrib.fastapi.errors import http_error
 
 _STATE: Final = "aioresults"  # the name in the state of the lifespan, which mounted applications share
@@ -66,9 +66,9 @@ def lifespan(
         raise ConfigurationError(f"make must be a callable that returns a backend, not {make!r}")
     settings = Settings(
         tracebacks,
-        checks.delay("heartbeat", heartbeat),
-        checks.seconds("send_timeout", send_timeout),
-        checks.delay("unknown_after", unknown_after),
+        validation.delay("heartbeat", heartbeat),
+        validation.seconds("send_timeout", send_timeout),
+        validation.delay("unknown_after", unknown_after),
     )
 
     @asynccontextmanager

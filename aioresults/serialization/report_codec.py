@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from time import time as wall_clock
-from typing import Final
-from uuid import uuid4
+from typing import Final, Protocol
 
 from aioresults.errors import DecodeError, ResultTooLarge
-from aioresults.messaging import Message, OutgoingMessage
 from aioresults.results import ResultMeta
-from aioresults.serialization import Codec, Document, Envelope
-from aioresults.transport.base import PERSISTENT, TRANSIENT, Properties
+from aioresults.serialization.codec import Codec
+from aioresults.serialization.envelope import Document, Envelope
+from aioresults.transport.base import PERSISTENT, TRANSIENT, OutgoingMessage, Properties
 
 
-class Reports:
+class ReceivedMessage(Protocol):
+    """A message as it was received, whoever delivered it."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def properties(self) -> Properties: ...
+
+
+class ReportCodec:
     """Writes and reads reports.
 
     Args:
@@ -30,8 +38,6 @@ class Reports:
         self._dated = dated
         self._delivery_mode: Final = PERSISTENT if persistent else TRANSIENT
         self._max_size = max_size
-        self._name = uuid4().hex
-        self._numbers = itertools.count(1)
 
     def write(self, meta: ResultMeta, correlation_id: str) -> bytes:
         """Return the document of a report.
@@ -64,18 +70,18 @@ class Reports:
             priority=0,
             correlation_id=correlation_id,
             timestamp=int(wall_clock()) if self._dated else None,
-            # Here and not in the transport, so that it stays the same when the message is published again.
-            message_id=f"{self._name}.{next(self._numbers)}",
         )
         return OutgoingMessage(envelope.body, properties)
 
-    def open(self, message: Message) -> list[Document]:
+    def open(self, message: ReceivedMessage) -> list[Document]:
         """Return the documents of a message, not decoded yet; raises ``DecodeError``."""
         properties = message.properties
-        envelope = Envelope(message.body, properties.content_type, properties.content_encoding, message.headers)
+        envelope = Envelope(
+            message.body, properties.content_type, properties.content_encoding, properties.headers or {}
+        )
         return self._codec.open(envelope, properties.correlation_id)
 
-    def read(self, message: Message) -> ResultMeta:
+    def read(self, message: ReceivedMessage) -> ResultMeta:
         """Return what a message that holds one report says; raises ``DecodeError``."""
         documents = self.open(message)
         if len(documents) != 1:
@@ -86,7 +92,7 @@ class Reports:
         """Return what a document says; raises ``DecodeError``."""
         return self._codec.decode(document)
 
-    def read_all(self, message: Message) -> Iterator[tuple[ResultMeta | DecodeError, Document]]:
+    def read_all(self, message: ReceivedMessage) -> Iterator[tuple[ResultMeta | DecodeError, Document]]:
         """Yield each report of a message with its document, or the error of one that cannot be read.
 
         Raises:

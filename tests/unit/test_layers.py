@@ -178,8 +178,9 @@ def code_lines(module: Module) -> set[int]:
         if token.type not in nothing:
             lines |= set(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(module.tree):
-        holds_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if holds_docstring and ast.get_docstring(node, clean=False) is not None:
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
             lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     return lines
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from aioresults.errors import ConfigurationError
 from aioresults.routing import QueuePerTask, ReplyQueue, Routing
+from aioresults.routing.base import checked
 
 #: The plug-in of this package, as ``result_backend`` names it.
-OURS: Final = "aioresults.contrib.celery:ResultBackend"
+PLUG_IN: Final = "aioresults.contrib.celery:ResultBackend"
 
 #: Where the workers' result backends store, by the name that ``result_backend`` begins with.
 _ROUTINGS: Final[Mapping[str, Callable[[], Routing]]] = {
@@ -20,7 +21,7 @@ _ROUTINGS: Final[Mapping[str, Callable[[], Routing]]] = {
     "amqp": QueuePerTask.celery,
     "celery.backends.amqp:AMQPBackend": QueuePerTask.celery,
     "celery_amqp_backend:AMQPBackend": QueuePerTask.celery_amqp_backend,
-    OURS: ReplyQueue,
+    PLUG_IN: ReplyQueue,
 }
 _SCHEMES: Final = {"amqp": "amqp", "pyamqp": "amqp", "librabbitmq": "amqp", "amqps": "amqps", "memory": "memory"}
 
@@ -52,14 +53,13 @@ def app_settings(app: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     }
     if (persistent := getattr(conf, "result_persistent", None)) is not None:
         settings["persistent"] = persistent
-    if name == OURS:
+    if name == PLUG_IN:
         settings.update(getattr(conf, "result_backend_transport_options", None) or {})
     settings.update(given)
-    if "routing" not in settings:
-        settings["routing"] = _routing(name)
+    settings["routing"] = checked(settings.get("routing") or _routing(name))
     if not {"url", "connection"} & settings.keys():
-        settings["url"] = _broker(conf, url if name == OURS else None)
-    if getattr(settings["routing"], "exchange_name", ""):  # a layout of Celery's
+        settings["url"] = _broker(conf, url if name == PLUG_IN else None)
+    if settings["routing"].exchange.name:  # a layout of Celery's
         settings.setdefault("exchange", getattr(conf, "result_exchange", None))
         settings.setdefault("exchange_type", getattr(conf, "result_exchange_type", None))
     return settings

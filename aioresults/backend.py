@@ -7,37 +7,59 @@ every call may be cancelled without losing a result; and a wait outlasts any out
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar, overload
 
-from aioresults import states, validation
+from aioresults import messaging, states, validation
 from aioresults.app_settings import app_settings
-from aioresults.background.lifetime import Lifetime
-from aioresults.background.lookup import DEFAULT_BACKLOG_LIMIT
-from aioresults.errors import BacklogLimitExceeded
-from aioresults.events import OnEvent
-from aioresults.extension import Extension
-from aioresults.grouping import Grouping
-from aioresults.limits import Limits
+from aioresults.errors import (
+    AioResultsError,
+    BackendClosed,
+    BacklogLimitExceeded,
+    ConfigurationError,
+    DecodeError,
+    TaskRevoked,
+    WrongEventLoop,
+)
+from aioresults.events import Events, OnEvent
+from aioresults.group_result import GroupResult
 from aioresults.many_results import ManyResults, OnMessage
-from aioresults.observer import Observer
+from aioresults.recording import Recording
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
-from aioresults.routing import QueuePerTask, Routing, RoutingOptions, configured
+from aioresults.routing import QueuePerTask, Routing, RoutingOptions
+from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, checked
+from aioresults.runtime import Runtime, Settings
 from aioresults.serialization import Codec, Serializers
 from aioresults.serialization.conversion import convert
 from aioresults.serialization.report_codec import ReportCodec
-from aioresults.storing import Storing
-from aioresults.transport import transport_for
+from aioresults.sessions.outbox import PendingStore
+from aioresults.sessions.sessions import Session
+from aioresults.transport import Channel, transport_for
 from aioresults.waiting.waiters import Waiter
-from aioresults.watch import Watch
+from aioresults.watch import Observer, Watch
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
-class AMQPBackend(Extension, Storing, Grouping):
+def _coroutine_function(function: F) -> F:
+    """Mark a function that returns a ``PendingStore`` as what it is to its callers.
+
+    Mocks, and frameworks that would run other functions in a thread, ask ``iscoroutinefunction``.
+    """
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    return function
+
+
+class AMQPBackend:
     """Stores and awaits task results over RabbitMQ.
 
     Args:
@@ -75,9 +97,13 @@ class AMQPBackend(Extension, Storing, Grouping):
     """
 
     BacklogLimitExceeded: ClassVar = BacklogLimitExceeded
+    Consumer: type[messaging.Consumer] = messaging.Consumer
+    Exchange: type[messaging.Exchange] = messaging.Exchange
+    Producer: type[messaging.Producer] = messaging.Producer
+    Queue: type[messaging.Queue] = messaging.NoCacheQueue
     persistent: bool = True
-    supports_autoexpire: ClassVar = True
     retry_policy: RetryPolicy | Mapping[str, Any] = RetryPolicy()
+    supports_autoexpire: ClassVar = True
 
     def __init__(
         self,
@@ -117,36 +143,34 @@ class AMQPBackend(Extension, Storing, Grouping):
         if persistent is not None:
             self.persistent = persistent
         self.retry_policy = RetryPolicy.of(self.retry_policy if retry_policy is None else retry_policy)
-        self._transport = transport_for(
-            url, connection=connection, heartbeat=validation.count("heartbeat", heartbeat), ssl_context=ssl_context
-        )
-        limits = Limits(
-            max_cached_results,
-            max_unclaimed_results,
-            max_unclaimed_bytes,
-            max_result_size,
-            connect_timeout,
-            rpc_timeout,
-        )
-        self._rpc_timeout = limits.rpc_timeout
         kept = validation.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
-        self._routing = configured(QueuePerTask() if routing is None else routing, options)
+        chosen = checked(QueuePerTask() if routing is None else routing).configured(options)
         codec = Codec(
             serializers=serializers, serializer=serializer, compression=compression, accept=accept,
             signing_key=signing_key, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,
             max_depth=max_depth,
         )  # fmt: skip
-        dated = self._routing.stream() is not None
-        self._reports = ReportCodec(codec, persistent=self.persistent, max_size=max_result_size, dated=dated)
-        unroutable = validation.intervals("unroutable_policy", unroutable_policy)
-        self._lifetime = Lifetime(
-            self._transport, self._routing, self._reports, self, limits,
-            retry_policy=self.retry_policy, unroutable=unroutable, expires=kept, store_only=store_only,
-            on_event=validation.optional_callable("on_event", on_event),
-        )  # fmt: skip
-        self._waiters = self._lifetime.waiters
-        self._lookup = self._lifetime.lookup
+        max_size = validation.count("max_result_size", max_result_size, 1)
+        self._settings = Settings(
+            transport_for(
+                url, connection=connection, heartbeat=validation.count("heartbeat", heartbeat), ssl_context=ssl_context
+            ),
+            chosen,
+            ReportCodec(codec, persistent=self.persistent, max_size=max_size, dated=chosen.dated),
+            Events(validation.optional_callable("on_event", on_event)),
+            retry_policy=self.retry_policy,
+            unroutable_policy=validation.intervals("unroutable_policy", unroutable_policy),
+            expires=kept,
+            store_only=store_only,
+            max_cached_results=max_cached_results,
+            max_unclaimed_results=max_unclaimed_results,
+            max_unclaimed_bytes=max_unclaimed_bytes,
+            connect_timeout=connect_timeout,
+            rpc_timeout=rpc_timeout,
+        )
+        #: The current lifetime, or the last one. Made by ``open``, so that a subclass is complete by then.
+        self._runtime: Runtime | None = None
 
     @classmethod
     def from_app(cls, app: Any, **overrides: Any) -> Self:
@@ -165,23 +189,30 @@ class AMQPBackend(Extension, Storing, Grouping):
         return cls(**app_settings(app, overrides))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.as_uri()} {type(self._routing).__name__}>"
+        return f"<{type(self).__name__} {self.as_uri()} {type(self.routing).__name__}>"
 
-    # Lifetime
+    # Opening and closing
 
     async def open(self) -> Self:
         """Connect, and return when the backend can be used: everything declared, ``reply_to`` valid.
 
+        A backend that was closed may be opened again, in another event loop, too.
+
         Raises:
             BrokerUnavailable: not within ``connect_timeout``.
             BrokerRefused: wrong credentials, no such vhost, TLS: trying on would not help.
-            ChannelError: the broker refused a declaration, or a reader of a stream to write to it.
+            ChannelError: the broker refused a declaration, or this user may not write to the stream (readers publish
+                a marker).
             ConfigurationError, NotSupported: it has another queue of a stream's name, or no streams.
-            BackendClosed: closed before; make a new one.
+            BackendClosed: closed by another task meanwhile.
 
         Cancelled, it leaves nothing behind. ``close`` may be called from another task.
         """
-        await self._lifetime.open()
+        if self._runtime is None or self._runtime.is_closed:
+            if self._runtime is not None:
+                await self._runtime.closed()
+            self._runtime = Runtime(self._settings, self)
+        await self._runtime.open()
         return self
 
     async def close(self) -> None:
@@ -189,7 +220,8 @@ class AMQPBackend(Extension, Storing, Grouping):
 
         Safe at any time, twice, and from several tasks. Cancelled, it goes on to its end.
         """
-        await self._lifetime.close()
+        if self._runtime is not None:
+            await self._runtime.close()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -197,10 +229,27 @@ class AMQPBackend(Extension, Storing, Grouping):
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
+    def _opened(self) -> Runtime:
+        """Return the current lifetime; raises ``BackendClosed`` and ``WrongEventLoop`` where there is none here."""
+        if self._runtime is None:
+            raise BackendClosed("the backend was not opened yet")
+        self._runtime.check()
+        return self._runtime
+
+    def _reading(self) -> Runtime:
+        """Return the current lifetime, for a call that waits, and have a refused connection tried again."""
+        if self._settings.store_only:
+            raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
+        runtime = self._opened()
+        runtime.sessions.ask()
+        return runtime
+
+    # Describing
+
     @property
     def routing(self) -> Routing:
         """Where results go, with the options of this backend filled in."""
-        return self._routing
+        return self._settings.routing
 
     @property
     def reply_to(self) -> str | None:
@@ -208,17 +257,118 @@ class AMQPBackend(Extension, Storing, Grouping):
 
         Raises:
             ConfigurationError: the backend is ``store_only``.
-            BackendClosed: it is not open, and so the address not valid.
+            BackendClosed: it is not open, and so there is no address yet.
         """
-        self._lifetime.check_reads()
-        return self._routing.reply_to
+        return self._reading().reader.reply_to
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return the broker's URL, without the password unless asked for."""
+        return self._settings.transport.as_uri(include_password)
+
+    def stats(self) -> dict[str, int | bool | str]:
+        """Return figures for logs and health checks; plain values, cheap."""
+        return (self._runtime or Runtime(self._settings, self)).stats()
+
+    # Storing
+
+    @_coroutine_function
+    def store_result(
+        self,
+        task_id: str,
+        result: Any,
+        status: str = states.SUCCESS,
+        traceback: str | None = None,
+        request: Any | None = None,
+        **extra: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Store one state report; awaited, return ``result`` when the broker has confirmed it.
+
+        The report is on its way when the call returns, and what is returned is a future: many stores may be awaited
+        together without a task for each. ``asyncio.wait`` alone refuses it, because it is a coroutine as well, for
+        task groups: give it ``asyncio.create_task(...)`` of it, or use ``asyncio.gather``.
+
+        Args:
+            result: the return value, an exception for FAILURE, RETRY and REVOKED, or any report.
+            status: a known state, or your own, such as ``PROGRESS``.
+            traceback: the text of a traceback.
+            request: a ``Request``, or anything with some of its attributes.
+            extra: further fields of the report.
+
+        Raises, when it is awaited:
+            EncodeError: the serializer cannot write it; nothing was sent.
+            StoreError: it cannot be stored: too large, or not routed.
+            BrokerUnavailable: not stored within the retry policy, or nobody knows; the last error is the cause.
+            ChannelError: the broker refused the queue, for example one that exists with other arguments.
+            BackendClosed: the backend is not open.
+            WrongEventLoop: the backend belongs to another event loop.
+            ConfigurationError: an argument cannot be, or ``request`` has no ``reply_to`` where the routing needs one.
+
+        Cancelled: withdrawn if it was not sent yet, else stored or unknown, never half.
+        """
+        try:
+            runtime = self._opened()
+            routing_key, correlation_id = self.destination_for(task_id, request)
+            validation.non_empty("a status", status)
+            meta = ResultMeta.of(task_id, result, status, traceback, request, extra)
+            document = self._settings.codec.write(meta, correlation_id)
+        except WrongEventLoop:
+            # No future here, but a coroutine that may be handed over to where the backend belongs.
+            return self._store_there(task_id, result, status, traceback, request, **extra)
+        except AioResultsError as error:
+            stored = PendingStore(task_id, "", b"")
+            stored.set_exception(error)
+            return stored
+        stored = PendingStore(task_id, correlation_id, document, result)
+        runtime.outbox.put(routing_key, stored)
+        return stored
+
+    async def _store_there(self, *args: Any, **extra: Any) -> Any:
+        self._opened()
+        return await self.store_result(*args, **extra)
+
+    def recording(self, task_id: str, request: Any | None = None) -> Recording:
+        """Return an async context manager that stores STARTED, and then what came of its body."""
+        return Recording(self, task_id, request)
+
+    async def mark_as_started(self, task_id: str, request: Any | None = None, **meta: Any) -> None:
+        """Store STARTED; ``meta`` is what it reports, by Celery's custom ``pid`` and ``hostname``."""
+        await self.store_result(task_id, meta, states.STARTED, request=request)
+
+    async def mark_as_done(
+        self, task_id: str, result: Any, request: Any | None = None, state: str = states.SUCCESS
+    ) -> None:
+        """Store SUCCESS."""
+        await self.store_result(task_id, result, state, request=request)
+
+    async def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any | None = None,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Store FAILURE with the exception, and the text of its traceback."""
+        await self.store_result(task_id, exc, state, traceback, request)
+
+    async def mark_as_retry(
+        self,
+        task_id: str,
+        exc: BaseException | None,
+        traceback: str | None = None,
+        request: Any | None = None,
+        state: str = states.RETRY,
+    ) -> None:
+        """Store RETRY with the exception that made the task try again, if one did."""
+        await self.store_result(task_id, exc, state, traceback, request)
+
+    async def mark_as_revoked(
+        self, task_id: str, reason: str = "revoked", request: Any | None = None, state: str = states.REVOKED
+    ) -> None:
+        """Store REVOKED with the reason: ``revoked``, ``expired`` or ``terminated``."""
+        await self.store_result(task_id, TaskRevoked(reason), state, request=request)
 
     # Waiting
-
-    def _check_wait(self, task_id: str, timeout: float | None) -> float | None:
-        self._lifetime.check_reads()
-        self.rkey(task_id)
-        return validation.timeout(timeout)
 
     @overload
     async def wait_for(
@@ -263,12 +413,13 @@ class AMQPBackend(Extension, Storing, Grouping):
 
         Cancelling is safe: the result stays with the broker for whoever asks next.
         """
-        limit = self._check_wait(task_id, timeout)
-        if cache and (known := self._waiters.ready(task_id)) is not None:
+        reader, limit = self._reading().reader, validation.timeout(timeout)
+        self.rkey(task_id)
+        if cache and (known := reader.ready(task_id)) is not None:
             return _outcome(known, propagate, type)
         if limit == 0:
-            return _outcome(await self._lookup.take(task_id), propagate, type)
-        waiter = Waiter(self._waiters, task_id, limit)
+            return _outcome(await reader.take_one(task_id), propagate, type)
+        waiter = Waiter(reader.waiters, task_id, limit)
         try:
             meta = await waiter
             waiter.take()
@@ -279,10 +430,11 @@ class AMQPBackend(Extension, Storing, Grouping):
     async def consume(self, task_id: str, timeout: float | None = None) -> ResultMeta:
         """Wait for the ready report of a task and take it, a failure as well; otherwise as ``wait_for``, uncached."""
         # Not shared with wait_for: one more coroutine would cost each wait 230 bytes.
-        limit = self._check_wait(task_id, timeout)
+        reader, limit = self._reading().reader, validation.timeout(timeout)
+        self.rkey(task_id)
         if limit == 0:
-            return await self._lookup.take(task_id)
-        waiter = Waiter(self._waiters, task_id, limit)
+            return await reader.take_one(task_id)
+        waiter = Waiter(reader.waiters, task_id, limit)
         try:
             meta = await waiter
             waiter.take()
@@ -302,12 +454,10 @@ class AMQPBackend(Extension, Storing, Grouping):
 
         Errors and cancellation: see ``ManyResults``.
         """
-        self._lifetime.check_reads()
-        ids = list(task_ids)
+        reader, ids = self._reading().reader, list(task_ids)
         for task_id in ids:
             self.rkey(task_id)
-        limit = validation.timeout(timeout)
-        return ManyResults(self._waiters, ids, timeout=limit, on_message=on_message, take_ready=self._lookup.take_ready)
+        return ManyResults(reader, ids, timeout=validation.timeout(timeout), on_message=on_message)
 
     def watch(self, task_id: str, timeout: float | None = None, take: bool = True) -> Watch:
         """Iterate over the state reports of a task, until the ready one.
@@ -323,7 +473,9 @@ class AMQPBackend(Extension, Storing, Grouping):
         slow 1,000 reports are kept; the oldest go first, and the ready one never. Reports that are not ready are
         consumed by who sees them, except with a ``ResultStream``, where each one who watches sees all of them.
         """
-        return Watch(self._waiters, self._lookup, task_id, self._check_wait(task_id, timeout), take)
+        reader = self._reading().reader
+        self.rkey(task_id)
+        return Watch(reader, task_id, validation.timeout(timeout), take)
 
     async def drain_events(self, timeout: float | None = None) -> dict[str, ResultMeta]:
         """Wait until at least one ready report arrives here, and return ``{task_id: meta}`` of those that did.
@@ -336,8 +488,7 @@ class AMQPBackend(Extension, Storing, Grouping):
 
         Cancelling is safe: it disturbs nobody.
         """
-        self._lifetime.check_reads()
-        return await Observer(self._waiters).next(validation.timeout(timeout))
+        return await Observer(self._reading().reader.waiters).next(validation.timeout(timeout))
 
     # Looking
 
@@ -354,17 +505,16 @@ class AMQPBackend(Extension, Storing, Grouping):
                 to its end within that.
             ConfigurationError: a ``ResultStream``, and the backend is ``store_only``: it does not read it.
         """
-        self._lifetime.check()
+        reader = self._opened().reader
         self.rkey(task_id)
         limit = validation.count("backlog_limit", backlog_limit, 1)
-        return await self._lookup.latest(task_id, limit) or ResultMeta(task_id, states.PENDING)
+        return await reader.peek(task_id, limit) or ResultMeta(task_id, states.PENDING)
 
     poll = get_task_meta
 
     async def reload_task_result(self, task_id: str) -> ResultMeta:
         """Forget the cached meta of a task, and return what the broker holds now; raises as ``get_task_meta``."""
-        self._lifetime.check()
-        self._waiters.discard(task_id)
+        self._opened().reader.discard(task_id)
         return await self.get_task_meta(task_id)
 
     async def forget(self, task_id: str) -> None:
@@ -376,20 +526,145 @@ class AMQPBackend(Extension, Storing, Grouping):
             BrokerUnavailable: not known to be deleted, within ``rpc_timeout``; with a ``ResultStream`` as a store.
             ChannelError: the broker refused it.
         """
-        self._lifetime.check()
+        runtime = self._opened()
         self.rkey(task_id)
-        self._waiters.forget(task_id)
-        await self._lifetime.to_its_end(self._lookup.delete(task_id))
+        runtime.reader.forget(task_id)
+        await runtime.to_its_end(runtime.reader.delete(task_id))
 
-    # Describing
+    # Groups: each is kept in a durable queue of its own, which expires ``expires`` seconds after it was last used
 
-    def as_uri(self, include_password: bool = False) -> str:
-        """Return the broker's URL, without the password unless asked for."""
-        return self._transport.as_uri(include_password)
+    async def save_group(self, group_id: str, result: Any) -> None:
+        """Store which members a group has, in place of what was stored before under this id.
 
-    def stats(self) -> dict[str, int | bool | str]:
-        """Return figures for logs and health checks; plain values, cheap."""
-        return self._lifetime.stats()
+        Args:
+            result: a ``GroupResult``, or anything whose ``as_tuple()`` is Celery's form of a group; or that form.
+
+        Raises:
+            ConfigurationError: it is no group, or of another id.
+            StoreError, BrokerUnavailable, EncodeError, ChannelError: as ``store_result``.
+
+        Cancelled: withdrawn if it was not sent yet, else stored or unknown.
+        """
+        runtime = self._opened()
+        form = result.as_tuple() if hasattr(result, "as_tuple") else result
+        try:
+            group = GroupResult.from_tuple(form, self)
+        except DecodeError as error:
+            raise ConfigurationError(f"a group is a GroupResult, or Celery's form of one, not {result!r}") from error
+        if group.id != group_id:
+            raise ConfigurationError(f"the id of the group is {group.id!r}, so it cannot be saved as {group_id!r}")
+        await runtime.groups.save(group_id, form)
+
+    async def restore_group(self, group_id: str, cache: bool = True) -> GroupResult | None:
+        """Return a group that was saved, in this process or another; None when there is none.
+
+        Args:
+            cache: whether what this process has seen before will do.
+
+        Raises:
+            DecodeError: what is there cannot be read; it stays there.
+            BrokerUnavailable: there is no session, and none within ``rpc_timeout``.
+        """
+        form = await self._opened().groups.restore(group_id, cache=cache)
+        return None if form is None else GroupResult.from_tuple(form, self)
+
+    async def reload_group_result(self, group_id: str) -> GroupResult | None:
+        """Return a group as the broker holds it now, and remember that; raises as ``restore_group``."""
+        self._opened().groups.discard(group_id)
+        return await self.restore_group(group_id)
+
+    async def delete_group(self, group_id: str) -> None:
+        """Delete a saved group; the results of its members stay. One that is not there is no error.
+
+        Cancelled, the deletion goes on to its end.
+
+        Raises:
+            BrokerUnavailable: not known to be deleted, within ``rpc_timeout``.
+            ChannelError: the broker refused it.
+        """
+        runtime = self._opened()
+        await runtime.to_its_end(runtime.groups.delete(group_id))
+
+    # To be overridden: the names, and which report counts
+
+    def rkey(self, task_id: str) -> str:
+        """Return the routing key of a task's reports."""
+        return self.routing.rkey(task_id)
+
+    def destination_for(self, task_id: str, request: Any | None = None) -> tuple[str, str]:
+        """Return routing key and correlation id of a report about ``task_id``."""
+        return self.routing.destination_for(self.rkey(task_id), task_id, request)
+
+    def on_reply_declare(self, task_id: str) -> list[messaging.Queue]:
+        """Return the queues that are declared when a report about ``task_id`` finds none.
+
+        By itself the task's own queue, and whatever else the routing shares with the readers.
+        """
+        queue = self.queue_for(task_id)
+        shared = [entity for entity in self.routing.topology() if isinstance(entity, messaging.Queue)]
+        return [*([queue] if queue else []), *map(self._own_queue, shared)]
+
+    def queue_for(self, task_id: str) -> messaging.Queue | None:
+        """Return the queue that holds the reports of a task; None when the routing gives it none of its own."""
+        queue = self.routing.queue(self.rkey(task_id))
+        return None if queue is None else self._own_queue(queue)
+
+    def inbox(self) -> messaging.Queue | None:
+        """Return the one queue that this process reads for all tasks, an inbox or a stream; None when there is none.
+
+        Asked once, by ``open``.
+        """
+        queue = self.routing.inbox()
+        return None if queue is None else self._own_queue(queue)
+
+    def own(self, entity: messaging.Exchange | messaging.Queue) -> messaging.Exchange | messaging.Queue:
+        """Return an exchange or a queue of the routing as one of this backend's classes."""
+        return self._own_queue(entity) if isinstance(entity, messaging.Queue) else self.Exchange.of(entity)
+
+    def _own_queue(self, queue: messaging.Queue) -> messaging.Queue:
+        if type(queue.exchange) is not self.Exchange:
+            return self.Queue(**{**queue.as_dict(), "exchange": self.Exchange.of(queue.exchange)})
+        return self.Queue.of(queue)
+
+    def supersedes(self, new: str, old: str) -> bool:
+        """Return whether a report in state ``new`` replaces one in state ``old`` that came before it.
+
+        Defaults to ``states.supersedes``, which assumes that a task id is used once. Override it identically in every
+        process that reads these results. A report that is not ready must not replace one that is: a wait may have
+        ended with that.
+
+        A wait ends with the first ready report all the same. In a ``ResultStream`` that is the oldest one that is kept:
+        ``get_task_meta`` returns the one that counts.
+        """
+        return states.supersedes(new, old)
+
+    # The broker, for code of your own
+
+    async def channel(self) -> Channel:
+        """Open a channel, with confirms, for producers, consumers and declarations of your own.
+
+        It is on a connection apart from the backend's, opened on first use: nothing done there disturbs a result.
+        It lasts as long as the session; after a loss, ask for another one, or have ``revive`` called with it.
+
+        Raises:
+            BrokerUnavailable: there is no session, and none within ``rpc_timeout``; or no channel within that.
+            BackendClosed: it is not open.
+
+        Cancelling is safe: a channel that comes then is closed.
+        """
+        session = await self._opened().sessions.wait(self._settings.rpc_timeout)
+        return await session.channel()
+
+    async def revive(self, channel: Channel) -> None:
+        """Declare what your own code needs; awaited at the start of every session. Does nothing by itself.
+
+        ``channel`` is one as ``channel()`` returns.
+        """
+
+    async def on_session(self, session: Session) -> None:
+        """Have ``revive`` called; awaited at the start of every session, before it is used."""
+        if type(self).revive is not AMQPBackend.revive:
+            await self.revive(await session.channel())  # opens a connection of its own, so only where it is wanted
 
 
 def _outcome(meta: ResultMeta, propagate: bool, type: Any) -> Any:

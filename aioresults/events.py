@@ -174,8 +174,23 @@ class Evicted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable(Event):
+    """A report that cannot be read here was left where it is; a wait for its task ends with the ``DecodeError``.
+
+    Another process may be able to read it: with another key, serializer or limit.
+    """
+
+    #: None when even that cannot be read.
+    task_id: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"left a report of task {self.task_id!r} that cannot be read here: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped(Event):
-    """A message that cannot be read was taken off its queue; who waits for its task gets the ``DecodeError``."""
+    """A report that cannot be read was taken off its queue; a wait for its task ends with the ``DecodeError``."""
 
     #: None when even that cannot be read.
     task_id: str | None
@@ -217,13 +232,6 @@ class QueuesLeft(Event):
 
 
 OnEvent = Callable[[Event], object]
-#: What tells of an event, wherever it happens.
-Emit = Callable[[Event], None]
-
-
-def log(event: Event) -> None:
-    """Write the event's log line."""
-    logger.log(event.level, "%s", event)
 
 
 class Events:
@@ -233,12 +241,12 @@ class Events:
         on_event: called in the event loop, must not block; what it raises is logged, and disturbs nothing.
     """
 
-    def __init__(self, on_event: OnEvent | None) -> None:
+    def __init__(self, on_event: OnEvent | None = None) -> None:
         self._on_event: Final = on_event
 
     def emit(self, event: Event) -> None:
         """Tell of an event."""
-        log(event)
+        logger.log(event.level, "%s", event)
         if self._on_event is not None:
             try:
                 self._on_event(event)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Self
 
 from aioresults.errors import AioResultsError, ResultTimeout
 from aioresults.iteration import Iteration
 from aioresults.results import ResultMeta
+from aioresults.routing import Reader
 from aioresults.waiting.waiters import Waiters
 
 OnMessage = Callable[[ResultMeta], object]
-#: Looks once for each of the given ids, takes the ready reports that are there, and returns them.
-TakeReady = Callable[[Sequence[str]], Awaitable[list[ResultMeta]]]
 
 
 class Collector:
@@ -135,7 +134,7 @@ class Collector:
             self._waiters.take(task_id, self)
 
 
-class Arrivals(Iteration[tuple[str, ResultMeta]]):
+class ResultIterator(Iteration[tuple[str, ResultMeta]]):
     """One iteration over ``results``: what is known here, and then what arrives."""
 
     def __init__(self, results: ManyResults) -> None:
@@ -196,33 +195,31 @@ class ManyResults:
 
     def __init__(
         self,
-        waiters: Waiters,
+        reader: Reader,
         task_ids: Iterable[str],
         *,
         timeout: float | None,
         on_message: OnMessage | None,
-        take_ready: TakeReady,
     ) -> None:
-        self._waiters = waiters
+        self._reader = reader
         self._task_ids = list(dict.fromkeys(task_ids))
         self.timeout = timeout
         self._on_message = on_message
-        self._take_ready = take_ready
 
     def __await__(self) -> Generator[object, None, dict[str, ResultMeta]]:
         return self._all().__await__()
 
-    def __aiter__(self) -> Arrivals:
-        return Arrivals(self)
+    def __aiter__(self) -> ResultIterator:
+        return ResultIterator(self)
 
     def known(self) -> dict[str, ResultMeta]:
         """Return the results that were taken in this process, in the order asked."""
-        return {task_id: meta for task_id in self._task_ids if (meta := self._waiters.ready(task_id)) is not None}
+        return {task_id: meta for task_id in self._task_ids if (meta := self._reader.ready(task_id)) is not None}
 
     def collector(self, done: dict[str, ResultMeta]) -> Collector:
         """Return a wait for those that are not in ``done``; it adds them there."""
         pending = (task_id for task_id in self._task_ids if task_id not in done)
-        return Collector(self._waiters, pending, done, timeout=self.timeout, on_message=self._on_message)
+        return Collector(self._reader.waiters, pending, done, timeout=self.timeout, on_message=self._on_message)
 
     async def _all(self) -> dict[str, ResultMeta]:
         done = self.known()
@@ -240,7 +237,7 @@ class ManyResults:
     async def look(self, done: dict[str, ResultMeta]) -> None:
         """Look once for what is not in ``done``, and add it; ``ResultTimeout`` when something is missing then."""
         pending = [task_id for task_id in self._task_ids if task_id not in done]
-        for meta in await self._take_ready(pending) if pending else ():
+        for meta in await self._reader.take(pending) if pending else ():
             done[meta.task_id] = meta
             if self._on_message is not None:
                 self._on_message(meta)

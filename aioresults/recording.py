@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from aioresults.storing import Storing
+    from aioresults.backend import AMQPBackend
 
 
 class Recording:
@@ -19,7 +19,7 @@ class Recording:
     is stored, so the task may be run again, and the cancellation goes on. An error while storing the outcome is raised.
     """
 
-    def __init__(self, backend: Storing, task_id: str, request: Any | None) -> None:
+    def __init__(self, backend: AMQPBackend, task_id: str, request: Any | None) -> None:
         self._backend = backend
         self._task_id = task_id
         self._request = request

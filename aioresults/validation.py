@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeGuard, TypeVar
 
@@ -96,6 +96,12 @@ def names(name: str, values: object) -> list[str]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ConfigurationError(f"{name} must be a collection of names, not {values!r}")
     return list(values)
+
+
+def choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Accept one of the values that are allowed."""
+    if value not in allowed:
+        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
 def count(name: str, value: object, minimum: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""``watch``: every state report of one task, in order, until the ready one."""
+"""``watch``: every state report of one task, in order, until the ready one; ``drain_events``: what others wait for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from aioresults.background.lookup import DEFAULT_BACKLOG_LIMIT
-from aioresults.background.readers import Looks
 from aioresults.errors import AioResultsError, ResultTimeout
 from aioresults.iteration import Iteration
 from aioresults.results import ResultMeta
+from aioresults.routing import Reader
 from aioresults.waiting.waiters import Waiters
 
 #: Reports kept for a watcher that is slower than its task; beyond, the oldest that is not ready goes.
@@ -101,10 +100,9 @@ class Watch(Iteration[ResultMeta]):
     Leaving the loop early loses nothing: a ready report that was not yielded stays in its queue.
     """
 
-    def __init__(self, waiters: Waiters, lookup: Looks, task_id: str, timeout: float | None, take: bool) -> None:
+    def __init__(self, reader: Reader, task_id: str, timeout: float | None, take: bool) -> None:
         super().__init__()
-        self._waiters = waiters
-        self._lookup = lookup
+        self._reader = reader
         self._task_id = task_id
         self._timeout = timeout
         self._take = take
@@ -120,17 +118,17 @@ class Watch(Iteration[ResultMeta]):
 
     async def _begin(self) -> ResultMeta:
         """Return what is known or found at once, else what comes first."""
-        if (known := self._waiters.ready(self._task_id)) is not None:
+        if (known := self._reader.ready(self._task_id)) is not None:
             return known
         if self._timeout == 0:
             return await self._look()
-        self._watcher = Watcher(self._waiters, self._task_id, self._timeout)
+        self._watcher = Watcher(self._reader.waiters, self._task_id, self._timeout)
         return await self._report(self._watcher)
 
     async def _look(self) -> ResultMeta:
         if self._take:
-            return await self._lookup.take(self._task_id)
-        meta = await self._lookup.latest(self._task_id, DEFAULT_BACKLOG_LIMIT)
+            return await self._reader.take_one(self._task_id)
+        meta = await self._reader.peek(self._task_id)
         if meta is None or not meta.is_ready:
             raise ResultTimeout(0, [self._task_id])
         return meta
@@ -138,3 +136,41 @@ class Watch(Iteration[ResultMeta]):
     async def _report(self, watcher: Watcher) -> ResultMeta:
         self._listen(watcher)
         return await watcher.next()
+
+
+class Observer:
+    """Waits for the next ready reports that arrive for anyone."""
+
+    def __init__(self, waiters: Waiters) -> None:
+        self._waiters = waiters
+        self._seen: dict[str, ResultMeta] = {}
+        self._error: AioResultsError | None = None
+        self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_report(self, meta: ResultMeta) -> None:
+        """Keep a ready report."""
+        self._seen[meta.task_id] = meta
+        self._rouse()
+
+    def on_error(self, task_id: str, error: AioResultsError) -> None:
+        """End the wait: nothing more will come."""
+        self._error = error
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if not self._wake.done():
+            self._wake.set_result(None)
+
+    async def next(self, timeout: float | None) -> dict[str, ResultMeta]:
+        """Return the ready reports of the moment in which the first one arrives, within ``timeout`` seconds."""
+        self._waiters.observe(self)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake
+        except TimeoutError:
+            raise ResultTimeout(timeout or 0, []) from None
+        finally:
+            self._waiters.unobserve(self)
+        if self._error is not None and not self._seen:
+            raise self._error
+        return self._seen

@@ -1,8 +1,8 @@
-"""Where results go and where to look for them: frozen dataclasses that answer without I/O."""
+"""Where results go, and how a process reads them: a base class, and a folder for each routing."""
 
-from aioresults.routing.base import OURS, Routing, RoutingOptions, Stream, configured
+from aioresults.routing.base import Reader, ReaderParts, Routing, RoutingOptions
 from aioresults.routing.queue_per_task import QueuePerTask
 from aioresults.routing.reply_queue import ReplyQueue
 from aioresults.routing.result_stream import ResultStream
 
-__all__ = ["OURS", "QueuePerTask", "ReplyQueue", "ResultStream", "Routing", "RoutingOptions", "Stream", "configured"]
+__all__ = ["QueuePerTask", "Reader", "ReaderParts", "ReplyQueue", "ResultStream", "Routing", "RoutingOptions"]

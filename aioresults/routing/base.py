@@ -1,16 +1,34 @@
-"""What a routing answers; the rest of the package asks, and does the I/O."""
+"""What a routing is: where results go, and how one process reads them.
+
+A routing brings all of itself. ``Routing`` says where a report goes and what must exist for it; it makes its own
+``Reader``, which consumes, looks up, takes, forgets and remembers. Both are base classes with defaults, so a routing of
+one's own is one file: ``docs/architecture.md`` shows one.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, Protocol, Self
 
-from aioresults.errors import AioResultsError, ConfigurationError
-from aioresults.messaging import Exchange, Queue
+from aioresults import validation
+from aioresults.errors import AioResultsError, ConfigurationError, DecodeError, ResultTimeout
+from aioresults.events import Dropped, Events, Unreadable
+from aioresults.messaging import Consumer, Exchange, Producer, Queue
+from aioresults.results import ResultMeta
+from aioresults.serialization import Document
+from aioresults.serialization.report_codec import ReportCodec
+from aioresults.sessions.outbox import Outbox
+from aioresults.sessions.sessions import Session, Sessions
+from aioresults.waiting.memory import Deduplicator, Memory
+from aioresults.waiting.waiters import Waiter, Waiters
 
 #: What the names of our own queues begin with.
 OURS: Final = "aioresults."
+#: Reports that one look may read.
+DEFAULT_BACKLOG_LIMIT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,70 +43,324 @@ class RoutingOptions:
     expires: float | None = None
 
 
-class Stream(NamedTuple):
-    """A stream, and how its readers treat it."""
+class Overrides(Protocol):
+    """What a backend lets its subclasses override, as readers see it. Not called before the backend is opened."""
 
-    queue: Queue
-    #: Seconds after which a result counts no longer; None: never.
-    max_age: float | None
-    #: How much of it a reader keeps in memory, in bytes of documents and in tasks.
-    index_bytes: int
-    index_count: int
+    Consumer: type[Consumer]
+    Producer: type[Producer]
 
-
-class Routing(Protocol):
-    """Answers where results go, and which queues a process must consume now."""
-
-    def configured(self, options: RoutingOptions) -> Routing:
-        """Return this routing with the backend's options filled in; ``ConfigurationError`` where they cannot be."""
-        ...
-
-    def topology(self) -> Sequence[Exchange | Queue]:
-        """Return what must exist before a session is used."""
-        ...
-
-    @property
-    def reply_to(self) -> str | None:
-        """The address for task messages, or None when the routing needs none."""
-        ...
-
-    @property
-    def exchange(self) -> Exchange:
-        """The exchange that results are published to."""
-        ...
-
-    def rkey(self, task_id: str) -> str:
-        """Return the routing key of a task; ``ConfigurationError`` for an id that this layout cannot hold."""
-        ...
-
-    def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
-        """Return routing key and correlation id of a report about ``task_id``, whose own key is ``rkey``."""
-        ...
-
-    def queue(self, rkey: str) -> Queue | None:
-        """Return the queue that holds the reports of the task with this routing key, if it has one of its own."""
+    def queue_for(self, task_id: str) -> Queue | None:
+        """Return the queue that holds the reports of a task; None where it has none of its own."""
         ...
 
     def inbox(self) -> Queue | None:
-        """Return the one queue that this process consumes for all tasks, if there is one."""
+        """Return the one queue that a process reads for all tasks; None where there is none."""
         ...
 
-    def stream(self) -> Stream | None:
-        """Return the stream that all processes share, if there is one."""
+    def supersedes(self, new: str, old: str) -> bool:
+        """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
         ...
 
-    def explained(self, error: AioResultsError) -> AioResultsError:
-        """Return what to raise for ``error`` with which ``topology`` could not be declared: often that error."""
-        ...
+
+@dataclass(frozen=True, slots=True)
+class ReaderParts:
+    """What a reader works with: the parts of one lifetime of a backend, and its limits."""
+
+    sessions: Sessions
+    outbox: Outbox
+    codec: ReportCodec
+    overrides: Overrides
+    events: Events
+    #: Whether nothing is consumed: the backend is a worker's, and only stores.
+    store_only: bool
+    #: Seconds that one round trip to the broker may take.
+    rpc_timeout: float
+    #: Seconds that results are kept; None: for ever.
+    expires: float | None
+    #: How many reports are remembered of tasks that nobody waits for.
+    max_cached_results: int
+    #: How many reports that nobody has asked for are kept, and how many bytes of them.
+    max_unclaimed_results: int
+    max_unclaimed_bytes: int
+
+    def memory(self, *, keeps_unclaimed: bool) -> Memory:
+        """Return a memory within the backend's limits.
+
+        Args:
+            keeps_unclaimed: whether reports that nobody has asked for are kept here, and not by the broker.
+        """
+        return Memory(
+            self.overrides, self.codec, self.events,
+            max_cached=self.max_cached_results,
+            max_unclaimed=self.max_unclaimed_results if keeps_unclaimed else None,
+            max_bytes=self.max_unclaimed_bytes,
+            max_age=self.expires,
+        )  # fmt: skip
+
+
+class Routing(ABC):
+    """Says where results go and what must exist for them, without I/O; makes the reader that brings them in.
+
+    An immutable value. A subclass overrides ``destination_for`` and ``reader``, and of the rest what differs.
+    """
+
+    #: Whether a result that was read is still there for whoever asks next, in any process.
+    rereads: ClassVar[bool] = False
+    #: Whether a report can be stored only with the address that the caller put into the task message.
+    needs_reply_to: ClassVar[bool] = False
+    #: Whether a reader can tell that there is no report of a task anywhere.
+    knows_absence: ClassVar[bool] = False
+    #: Whether messages say when they were sent, for readers that tell by themselves what is too old.
+    dated: ClassVar[bool] = False
+
+    def configured(self, options: RoutingOptions) -> Self:
+        """Return this routing with the backend's options filled in.
+
+        Raises:
+            ConfigurationError: an option has no meaning for this routing.
+        """
+        for name in ("exchange", "exchange_type", "auto_delete"):
+            if getattr(options, name) is not None:
+                raise ConfigurationError(
+                    f"{name} has no meaning for {type(self).__name__}: it publishes to the default exchange"
+                )
+        return self
+
+    # Where reports go
 
     @property
-    def keeps_inbox(self) -> bool:
-        """Whether the inbox outlives the backend."""
-        ...
+    def exchange(self) -> Exchange:
+        """The exchange that results are published to: the default exchange."""
+        return Exchange()
+
+    def rkey(self, task_id: str) -> str:
+        """Return the routing key of a task; its id, where a task has no address of its own.
+
+        Raises:
+            ConfigurationError: an id that this layout cannot hold.
+        """
+        return validation.short_task_id(task_id)
+
+    @abstractmethod
+    def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
+        """Return routing key and correlation id of a report about ``task_id``, whose own key is ``rkey``.
+
+        Raises:
+            ConfigurationError: ``request`` does not say what must be known.
+        """
 
     def coalesces(self, routing_key: str) -> bool:
-        """Whether many reports for this routing key may travel in one message."""
-        ...
+        """Whether many reports for this routing key may travel in one message: not where others read it."""
+        return False
+
+    # What must exist
+
+    def topology(self) -> Sequence[Exchange | Queue]:
+        """Return what must exist before a session is used: nothing."""
+        return ()
+
+    def explain(self, error: AioResultsError) -> AioResultsError:
+        """Return what to raise for ``error``, with which the broker refused what is in ``topology``."""
+        return error
+
+    def queue(self, rkey: str) -> Queue | None:
+        """Return the queue that holds the reports of the task with this routing key; None where it has none."""
+        return None
+
+    def inbox(self) -> Queue | None:
+        """Return the one queue that a process reads for all tasks; None where there is none."""
+        return None
+
+    # Reading
+
+    @abstractmethod
+    def reader(self, parts: ReaderParts) -> Reader:
+        """Return the reading half of this routing for one lifetime of a backend, from ``open`` to ``close``."""
+
+
+class Reader:
+    """The reading half of a routing in one process, for one lifetime of a backend.
+
+    It brings reports in (``start``, ``run``), answers what is known now (``peek``, ``take``), and remembers what nobody
+    waits for. ``deliver`` and ``refuse`` are the one way in for what was received. By itself it keeps in memory what
+    nobody has asked for; a reader that leaves reports with the broker says ``keeps_unclaimed = False``.
+
+    It is the ``Source`` of its waits: it is told when they begin and end.
+    """
+
+    #: Whether reports that nobody has asked for are kept here; otherwise the broker keeps them.
+    keeps_unclaimed: ClassVar[bool] = True
+    #: The address that belongs into task messages; None where the routing needs none.
+    reply_to: str | None = None
+
+    def __init__(self, parts: ReaderParts) -> None:
+        self.parts: Final = parts
+        self.memory: Final = parts.memory(keeps_unclaimed=self.keeps_unclaimed)
+        self.waiters: Final = Waiters(self, parts.overrides)
+        self.deduplicator = Deduplicator()
+        self.received = 0
+        self.repeated = 0
+        self.undecodable = 0
+
+    # From session to session
+
+    async def start(self, session: Session) -> None:
+        """Do what must be done before a session is used; by itself nothing."""
+
+    async def caught_up(self, timeout: float) -> None:
+        """Return when what was stored before is here, if it is all to be here; after ``timeout`` seconds at the latest.
+
+        By itself at once: the broker keeps what is not here.
+        """
+
+    async def run(self, session: Session) -> None:
+        """Work until the session is lost, or until cancelled; by itself only wait for that."""
+        await asyncio.wait([session.lost])
+
+    async def finish(self, session: Session) -> None:
+        """Do what is left to do when the backend is closed; by itself nothing."""
+
+    @property
+    def has_to_delete(self) -> bool:
+        """Whether there are queues that ``finish`` deletes."""
+        return False
+
+    async def stop(self, error: AioResultsError) -> None:
+        """End what goes on beside ``run``; whoever waits for it gets ``error``. By itself nothing does."""
+
+    # What is received
+
+    def deliver(self, meta: ResultMeta, document: Document | None = None) -> bool:
+        """Pass a report on to whoever waits, or keep it; return whether it counts."""
+        return self.waiters.report(meta, document)
+
+    def refuse(self, error: DecodeError, *, dropped: bool) -> None:
+        """Take in that something cannot be read here: tell of it, and end the waits for its tasks with ``error``.
+
+        What this process cannot read is not this process's to destroy. So the caller leaves the message where others
+        may read it, with other keys, serializers or limits; only where nobody else ever will, it is ``dropped``.
+        """
+        self.undecodable += 1
+        event = Dropped if dropped else Unreadable
+        self.parts.events.emit(event(error.task_id, str(error)))
+        self.fail(error)
+
+    def fail(self, error: DecodeError) -> None:
+        """End the waits for the tasks that ``error`` names."""
+        for task_id in (*error.task_ids, *([error.task_id] if error.task_id else ())):
+            self.waiters.fail(task_id, error)
+
+    def is_repeated(self, message_id: str | None) -> bool:
+        """Whether a message was dealt with before, and count it if so."""
+        repeated = message_id in self.deduplicator
+        self.repeated += repeated
+        return repeated
+
+    # Waits that begin and end
+
+    def wait_began(self, task_id: str) -> tuple[Sequence[ResultMeta], Document | None]:
+        """Return what is known of a task that somebody waits for from now on."""
+        if self.waiters.latest(task_id) is not None:
+            return (), None  # others wait for it already, and have what was known
+        claimed = self.memory.claim(task_id)
+        return ((), None) if claimed is None else ((claimed[0],), claimed[1])
+
+    def wait_ended(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
+        """Remember what the last one who waited for a task leaves behind."""
+        self.memory.settle(task_id, last, document, taken=taken)
+
+    def keep(self, meta: ResultMeta, document: Document | None) -> bool:
+        """Keep a report that nobody waits for; return whether it counts."""
+        return self.memory.keep(meta, document)
+
+    # Looking
+
+    def ready(self, task_id: str) -> ResultMeta | None:
+        """Return the result of a task if it was taken in this process."""
+        return self.memory.ready(task_id)
+
+    def known(self, task_id: str) -> ResultMeta | None:
+        """Return the report that counts among those that this process has seen."""
+        return self.waiters.latest(task_id) or self.memory.latest(task_id)
+
+    async def peek(self, task_id: str, backlog_limit: int = DEFAULT_BACKLOG_LIMIT) -> ResultMeta | None:
+        """Return the report that counts, without taking it; None when there is none. By itself: what is known here.
+
+        Args:
+            backlog_limit: reports that may be read for it, where they stand in a queue.
+        """
+        return self.known(task_id)
+
+    def learn(self, meta: ResultMeta) -> ResultMeta:
+        """Take in what a look at the broker showed; return the report that counts of this and what was known."""
+        known = self.known(meta.task_id)
+        if known is not None and not self.waiters.supersedes(meta.status, known.status):
+            return known
+        if meta.task_id in self.waiters:
+            self.deliver(meta)
+        else:
+            self.memory.see(meta)
+        return meta
+
+    async def take(self, task_ids: Sequence[str]) -> list[ResultMeta]:
+        """Look once for each task, take the ready reports that are there, and return them.
+
+        Cancelled, or when one look fails, nothing is taken. By itself: of what is here.
+        """
+        return [meta for task_id in task_ids if (meta := self._take_here(task_id)) is not None]
+
+    async def take_one(self, task_id: str) -> ResultMeta:
+        """Look once, and take the ready report that is there; ``ResultTimeout`` when there is none."""
+        for meta in await self.take([task_id]):
+            return meta
+        raise ResultTimeout(0, [task_id])
+
+    def _take_here(self, task_id: str) -> ResultMeta | None:
+        waiter = Waiter(self.waiters, task_id, None)
+        try:
+            if not waiter.done():
+                return None
+            waiter.take()
+            return waiter.result()
+        finally:
+            waiter.leave()
+
+    # Forgetting
+
+    def discard(self, task_id: str) -> None:
+        """Drop what was seen and taken of a task; those who wait for it go on waiting."""
+        self.memory.discard(task_id)
+
+    def forget(self, task_id: str) -> None:
+        """Drop all that this process knows of a task; those who wait for it get ``ResultForgotten``."""
+        self.memory.forget(task_id)
+        self.waiters.forget(task_id)
+
+    async def delete(self, task_id: str) -> None:
+        """Delete what the broker holds of a task; by itself nothing: it holds nothing of one task alone."""
+
+    # Figures
+
+    @property
+    def consuming(self) -> int:
+        """How many queues are consumed."""
+        return 0
+
+    def stats(self) -> dict[str, int | bool | str]:
+        """Return figures: plain values, cheap."""
+        return {
+            "waiting": len(self.waiters),
+            "cached": self.memory.cached,
+            "unclaimed": self.memory.unclaimed,
+            "unclaimed_bytes": self.memory.unclaimed_bytes,
+            "evicted": self.memory.evicted,
+            "late": self.memory.late,
+            "redundant": self.waiters.redundant,
+            "consuming": self.consuming,
+            "received": self.received,
+            "repeated": self.repeated,
+            "undecodable": self.undecodable,
+        }
 
 
 def correlation_id_of(task_id: str, request: Any | None) -> str:
@@ -103,13 +375,16 @@ def correlation_id_of(task_id: str, request: Any | None) -> str:
     return correlation_id
 
 
-def configured(routing: Routing, options: RoutingOptions) -> Routing:
-    """Return a routing with the backend's options filled in.
+def checked(routing: object) -> Routing:
+    """Return what is a routing.
 
     Raises:
-        ConfigurationError: it is no routing, a class of one for example; or the options cannot be.
+        ConfigurationError: it is none, a class of one for example; says what it lacks.
     """
-    given: object = routing
-    if isinstance(given, type) or not hasattr(given, "configured"):
-        raise ConfigurationError(f"routing must be a routing, such as ReplyQueue(), not {given!r}")
-    return routing.configured(options)
+    if isinstance(routing, Routing):
+        return routing
+    if isinstance(routing, type):
+        raise ConfigurationError(f"routing must be an instance, such as ReplyQueue(), not {routing!r}")
+    missing = sorted(name for name in vars(Routing) if not name.startswith("_") and not hasattr(routing, name))
+    lacks = f"; it lacks {', '.join(missing)}" if missing else ""
+    raise ConfigurationError(f"routing must be a subclass of Routing, such as ReplyQueue(), not {routing!r}{lacks}")

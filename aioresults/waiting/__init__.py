@@ -1,1 +1,1 @@
-"""Who waits for which task, and which reports are here and were not asked for yet: pure logic, no I/O."""
+"""Who waits for which task, and what is remembered of the tasks that nobody waits for: pure logic, no I/O."""

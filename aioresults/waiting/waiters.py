@@ -1,25 +1,40 @@
-"""Who waits for which task, and what is known about it: pure, no I/O.
+"""Who waits for which task: pure, no I/O.
 
-``Waiters`` is the meeting point of the two halves of a result. Deliveries come in through ``report``; calls that wait
-``join`` with a listener and end in exactly one of two ways: they ``take`` what arrived, or they ``leave`` without.
-That is what makes cancelling a wait safe: a ready report that no caller has taken is not settled. Where each task has
-a queue of its own, whoever holds the delivery returns it to the broker when everyone has left. Where all results
-come to one inbox, they are kept here until they are asked for (``unclaimed``).
+``Waiters`` is the meeting point of the two halves of a result. Reports come in through ``report``; calls that wait
+``join`` with a listener and end in exactly one of two ways: they ``take`` what arrived, or they ``leave`` without it.
+That is what makes it safe to cancel a wait: a ready report that no caller has taken is not settled. Whoever brings the
+reports in (``Source``) is told when waits begin and end, and keeps what nobody waits for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-from aioresults import states
-from aioresults.errors import AioResultsError, DecodeError, ResultEvicted, ResultForgotten, ResultTimeout
+from aioresults.errors import AioResultsError, ResultForgotten, ResultTimeout
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
-from aioresults.waiting.kept import Decode, Kept, Packed
-from aioresults.waiting.recent import Recent
-from aioresults.waiting.unclaimed import Unclaimed
+from aioresults.waiting.memory import Precedence
+
+
+class Source(Protocol):
+    """Whoever brings reports in, as waits see it. It must not call back from any of these methods."""
+
+    def wait_began(self, task_id: str) -> tuple[Sequence[ResultMeta], Document | None]:
+        """Return the reports of a task that are known already, in order, and the document of the last one.
+
+        Called for each listener that joins. Raises ``AioResultsError`` when nothing will come for this listener.
+        """
+        ...
+
+    def wait_ended(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
+        """Keep what the last listener to leave has left behind: the report that counts, and whether it was taken."""
+        ...
+
+    def keep(self, meta: ResultMeta, document: Document | None) -> bool:
+        """Keep a report that nobody waits for; return whether it counts."""
+        ...
 
 
 class Listener(Protocol):
@@ -38,7 +53,7 @@ class Waiting(Listener, Protocol):
     """One call that waits for tasks."""
 
     def on_history(self, reports: Sequence[ResultMeta]) -> None:
-        """What is known of one task, in order; not all of it need be new to who was told of some, or waited before."""
+        """All known reports of one task, oldest first; may repeat reports that this listener has already seen."""
         ...
 
 
@@ -91,63 +106,45 @@ class Waiter(asyncio.Future[ResultMeta]):
 class _Entry:
     """A task id that somebody waits for; nearly always that is one listener, so a dict is made for the second."""
 
-    __slots__ = ("_listeners", "document", "latest", "taken")
+    __slots__ = ("document", "latest", "listeners", "taken")
 
     def __init__(self, listener: Waiting) -> None:
         self.latest: ResultMeta | None = None
         self.document: Document | None = None
-        self._listeners: Waiting | dict[Waiting, None] = listener
+        self.listeners: Waiting | dict[Waiting, None] = listener
         self.taken = False
 
     def add(self, listener: Waiting) -> None:
-        if not isinstance(self._listeners, dict):
-            self._listeners = {self._listeners: None}
-        self._listeners[listener] = None
+        if not isinstance(self.listeners, dict):
+            self.listeners = {self.listeners: None}
+        self.listeners[listener] = None
 
     def discard(self, listener: Waiting) -> bool | None:
         """Remove a listener; return whether it was the last one, None when it is not here."""
-        if listener is self._listeners:
+        if listener is self.listeners:
             return True
-        if not isinstance(self._listeners, dict) or listener not in self._listeners:
+        if not isinstance(self.listeners, dict) or listener not in self.listeners:
             return None
-        del self._listeners[listener]
-        return not self._listeners
+        del self.listeners[listener]
+        return not self.listeners
 
-    def listeners(self) -> tuple[Waiting, ...]:
-        """Return those who wait now, in the order they came."""
-        return tuple(self._listeners) if isinstance(self._listeners, dict) else (self._listeners,)
+    def __iter__(self) -> Iterator[Waiting]:
+        """Iterate over those who wait now, in the order they came."""
+        return iter(tuple(self.listeners) if isinstance(self.listeners, dict) else (self.listeners,))
 
 
 class Waiters:
-    """All waits of one backend, and its cache of metas.
+    """All waits of one backend.
 
     Args:
-        max_cached: how many reports are remembered of tasks that nobody waits for; the least recently used go first.
-        decode: reads what is kept undecoded.
-        unclaimed: keeps what arrives before it is asked for; None when the broker keeps it.
-        supersedes: whether a report in the first state replaces an earlier one in the second.
+        source: brings reports in, and keeps those that nobody waits for.
+        precedence: says which of two reports counts.
     """
 
-    def __init__(
-        self,
-        max_cached: int,
-        decode: Decode,
-        unclaimed: Unclaimed | None = None,
-        supersedes: Callable[[str, str], bool] = states.supersedes,
-    ) -> None:
-        self.supersedes: Final = supersedes
-        self._decode = decode
+    def __init__(self, source: Source, precedence: Precedence) -> None:
+        self._source = source
+        self._precedence = precedence
         self._entries: dict[str, _Entry] = {}
-        #: Results that were taken here, and what else was seen of tasks: not ready, or looked at and left where it is.
-        self._taken: Final[Recent[Packed]] = Recent(max_cached)
-        self._seen: Final[Recent[Packed]] = Recent(max_cached)
-        #: Called with a task id when somebody starts to wait for it, and when the last one has left; the second
-        #: argument then says whether anybody took the result. Must not call back.
-        self.on_change: Callable[[str, bool], None] | None = None
-        #: Returns every report of a task that is known before somebody waits for it, in order, where they are all kept:
-        #: nothing is taken then, and nothing need be remembered here. Raises ``DecodeError``.
-        self.history: Callable[[str], Sequence[ResultMeta]] | None = None
-        self._unclaimed = unclaimed
         self._observers: list[Listener] = []
         #: Reports that told nothing new: repeated, or of a lower rank than what was known.
         self.redundant = 0
@@ -162,53 +159,26 @@ class Waiters:
         """Iterate over the ids that somebody waits for."""
         return iter(self._entries)
 
-    @property
-    def cached(self) -> int:
-        """How many metas are in the cache."""
-        return len(self._taken) + len(self._seen)
-
     # Waiting
 
     def join(self, task_id: str, listener: Waiting) -> None:
-        """Start to wait; what has already arrived and was not taken is reported to ``listener`` at once."""
+        """Start to wait; ``listener`` is told at once of what has already arrived and was not taken."""
         entry = self._entries.get(task_id)
         if entry is None:
             entry = self._entries[task_id] = _Entry(listener)
-            known = self._claim(task_id)
-            if known is not None:
-                entry.latest, entry.document = known.read(self._decode), known.document
         else:
             entry.add(listener)
-        if self.on_change is not None:
-            # Also when others wait already: they may just have been told of an error, and not have left yet.
-            self.on_change(task_id, False)
-        if self.history is not None:
-            self._tell_history(task_id, entry, listener, self.history)
-        elif entry.latest is not None:
-            listener.on_history((entry.latest,))
-        elif self._unclaimed is not None and self._unclaimed.was_evicted(task_id):
-            listener.on_error(task_id, ResultEvicted(task_id))
-
-    def _tell_history(
-        self, task_id: str, entry: _Entry, listener: Waiting, history: Callable[[str], Sequence[ResultMeta]]
-    ) -> None:
         try:
-            reports = history(task_id)
-        except DecodeError as error:
+            # Also when others wait already: they may just have been told of an error, and not have left yet.
+            known, document = self._source.wait_began(task_id)
+        except AioResultsError as error:
             listener.on_error(task_id, error)
             return
-        if reports:
-            entry.latest = reports[-1]
-            listener.on_history(reports)
-
-    def _claim(self, task_id: str) -> Kept | None:
-        """Return what was known before anyone waited, and is still to be taken or not ready."""
-        held = None if self._unclaimed is None else self._unclaimed.claim(task_id)
-        if held is not None:
-            return held
-        # What is ready is still with the broker, or was taken: who joins now waits for it, or for a new one.
-        seen = _unpacked(self._seen.get(task_id))
-        return None if seen is None or seen.is_ready else seen
+        if known:
+            entry.latest, entry.document = known[-1], document
+            listener.on_history(known)
+        elif entry.latest is not None:
+            listener.on_history((entry.latest,))
 
     def take(self, task_id: str, listener: Waiting) -> None:
         """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
@@ -218,12 +188,6 @@ class Waiters:
             if last:
                 self._end(task_id, entry)
 
-    def taken(self, meta: ResultMeta) -> None:
-        """Have what the broker holds of a task removed: a caller without a wait has its ready report."""
-        self._remember(meta.task_id, Kept(meta, None))
-        if self.on_change is not None:
-            self.on_change(meta.task_id, True)
-
     def leave(self, task_id: str, listener: Waiting) -> None:
         """End a wait that took nothing: cancelled, timed out, failed. Leaving twice, or after ``take``, is no error."""
         entry = self._entries.get(task_id)
@@ -232,44 +196,30 @@ class Waiters:
 
     def _end(self, task_id: str, entry: _Entry) -> None:
         del self._entries[task_id]
-        latest = entry.latest
-        if self.history is not None:
-            pass  # nothing need be remembered here
-        elif latest is not None and entry.taken:
-            self._remember(task_id, Kept(latest, entry.document))
-        elif latest is not None and latest.is_ready:
-            if self._unclaimed is not None:
-                self._unclaimed.put(task_id, Kept(latest, entry.document))
-        else:
-            if latest is not None:
-                self._see(task_id, Kept(latest, entry.document))
-            if self._unclaimed is not None:
-                self._unclaimed.missed(task_id)
-        if self.on_change is not None:
-            self.on_change(task_id, entry.taken)
+        self._source.wait_ended(task_id, entry.latest, entry.document, taken=entry.taken)
 
     # Arriving
 
-    def report(self, meta: ResultMeta, document: Document | None = None) -> bool:
-        """Pass a report on to whoever waits; return whether it counts (see ``supersedes``).
+    def supersedes(self, new: str, old: str) -> bool:
+        """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
+        return self._precedence.supersedes(new, old)
 
-        ``document`` is what it was read from, and what is kept of it.
+    def report(self, meta: ResultMeta, document: Document | None = None) -> bool:
+        """Pass a report on to whoever waits; return whether it counts.
+
+        ``document`` is what the report was read from.
         """
         entry = self._entries.get(meta.task_id)
         if entry is None:
-            counts = self._keep(meta.task_id, Kept(meta, document))
-        elif entry.latest is not None and not self.supersedes(meta.status, entry.latest.status):
-            counts = False
-            self.redundant += 1
-        else:
-            counts = True
-            entry.latest = meta
-            entry.document = document
-            for listener in entry.listeners():
+            counts = self._source.keep(meta, document)
+        elif counts := entry.latest is None or self._precedence.supersedes(meta.status, entry.latest.status):
+            entry.latest, entry.document = meta, document
+            for listener in entry:
                 listener.on_report(meta)
-        if self._observers and counts and meta.is_ready:
-            for observer in tuple(self._observers):
-                observer.on_report(meta)
+        if not counts:
+            self.redundant += 1
+        elif self._observers:
+            self.show(meta)
         return counts
 
     def tell(self, task_id: str, reports: Sequence[ResultMeta]) -> None:
@@ -279,29 +229,15 @@ class Waiters:
             return
         is_news = entry.latest is None or self.supersedes(reports[-1].status, entry.latest.status)
         entry.latest = reports[-1]
-        for listener in entry.listeners():
+        for listener in entry:
             listener.on_history(reports)
         if is_news:
             self.show(entry.latest)
 
-    def _keep(self, task_id: str, kept: Kept) -> bool:
-        """Keep a report that nobody waits for, if that is done here, and if it says more than what is known."""
-        if self._unclaimed is None:
-            return False
-        known = _unpacked(self._taken.get(task_id))
-        if known is None:
-            counts = self._unclaimed.put(task_id, kept)
-        elif counts := self.supersedes(kept.status, known.status):
-            self._remember(task_id, kept)
-        self.redundant += not counts
-        return counts
-
     def fail(self, task_id: str, error: AioResultsError) -> None:
         """End every wait for ``task_id`` with ``error``."""
-        entry = self._entries.get(task_id)
-        if entry is not None:
-            for listener in entry.listeners():
-                listener.on_error(task_id, error)
+        for listener in self._entries.get(task_id, ()):
+            listener.on_error(task_id, error)
 
     def fail_all(self, error: AioResultsError) -> None:
         """End every wait with ``error``, those of observers too."""
@@ -310,18 +246,24 @@ class Waiters:
         for observer in tuple(self._observers):
             observer.on_error("", error)
 
+    def forget(self, task_id: str) -> None:
+        """End every wait for ``task_id`` with ``ResultForgotten``, and drop what those who wait were told of it."""
+        entry = self._entries.get(task_id)
+        if entry is not None:
+            entry.latest = entry.document = None
+        self.fail(task_id, ResultForgotten(task_id))
+
+    def latest(self, task_id: str) -> ResultMeta | None:
+        """Return the report that counts among those that the current waits were told of, or None."""
+        entry = self._entries.get(task_id)
+        return None if entry is None else entry.latest
+
     # Observing
 
     @property
     def is_observed(self) -> bool:
         """Whether anybody wants to be told of reports that nobody waits for."""
         return bool(self._observers)
-
-    def show(self, meta: ResultMeta) -> None:
-        """Tell the observers of a report that counts."""
-        if meta.is_ready:
-            for observer in tuple(self._observers):
-                observer.on_report(meta)
 
     def observe(self, observer: Listener) -> None:
         """Have ``observer`` told of every ready report that counts, without waiting for any."""
@@ -331,57 +273,8 @@ class Waiters:
         """End what ``observe`` began."""
         self._observers.remove(observer)
 
-    # Knowing
-
-    def latest(self, task_id: str) -> ResultMeta | None:
-        """Return the report that counts among those seen, or None."""
-        entry = self._entries.get(task_id)
-        if entry is not None and entry.latest is not None:
-            return entry.latest
-        kept = None if self._unclaimed is None else self._unclaimed.get(task_id)
-        kept = kept or _unpacked(self._seen.get(task_id)) or _unpacked(self._taken.get(task_id))
-        return None if kept is None else kept.read(self._decode)
-
-    def ready(self, task_id: str) -> ResultMeta | None:
-        """Return the ready report of ``task_id`` if it was taken in this process, or None."""
-        kept = _unpacked(self._taken.get(task_id))
-        return None if kept is None else kept.read(self._decode)
-
-    def learn(self, meta: ResultMeta) -> ResultMeta:
-        """Take in what a look at the broker showed; return the report that counts of this and what was known."""
-        known = self.latest(meta.task_id)
-        if known is not None and not self.supersedes(meta.status, known.status):
-            return known
-        if not self.report(meta):
-            self._see(meta.task_id, Kept(meta, None))
-        return meta
-
-    def _remember(self, task_id: str, kept: Kept) -> None:
-        """Keep a result that was taken."""
-        self._taken.keep(task_id, kept.packed())
-        self._seen.pop(task_id)
-
-    def _see(self, task_id: str, kept: Kept) -> None:
-        """Keep a report that was not taken, unless it says less than the result that was."""
-        taken = _unpacked(self._taken.get(task_id))
-        if taken is None or self.supersedes(kept.status, taken.status):
-            self._seen.keep(task_id, kept.packed())
-
-    def discard(self, task_id: str) -> None:
-        """Drop the cached meta of ``task_id``; those who wait for it go on waiting."""
-        self._taken.pop(task_id)
-        self._seen.pop(task_id)
-
-    def forget(self, task_id: str) -> None:
-        """Drop all that is known of ``task_id``; those who wait for it get ``ResultForgotten``."""
-        self.discard(task_id)
-        if self._unclaimed is not None:
-            self._unclaimed.forget(task_id)
-        entry = self._entries.get(task_id)
-        if entry is not None:
-            entry.latest = None
-        self.fail(task_id, ResultForgotten(task_id))
-
-
-def _unpacked(packed: Packed | None) -> Kept | None:
-    return None if packed is None else Kept.unpack(packed)
+    def show(self, meta: ResultMeta) -> None:
+        """Tell the observers of a report that counts."""
+        if meta.is_ready:
+            for observer in tuple(self._observers):
+                observer.on_report(meta)

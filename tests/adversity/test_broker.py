@@ -22,6 +22,7 @@ from aioresults import (
     ResultTimeout,
 )
 from aioresults.routing import Routing
+from aioresults.routing.queue_per_task.reader import QueuePerTaskReader
 from aioresults.transport import transport_for
 from tests.adversity.leaks import no_leaks
 from tests.eventually import eventually
@@ -193,10 +194,11 @@ async def test_channels_closed_under_their_consumers(amqp_url: str) -> None:
     async with no_leaks(), AMQPBackend(amqp_url) as caller, AMQPBackend(amqp_url) as worker:
         waits = [asyncio.ensure_future(caller.wait_for(task_id)) for task_id in ids]
         await eventually(lambda: caller.stats()["consuming"] == 40)
-        reader = caller._lifetime._reader
+        reader = caller._opened().reader
+        assert isinstance(reader, QueuePerTaskReader)
         for turn in range(3):
             # As when another consumer on the channel is refused: the broker closes it, and with it its consumers.
-            for consumer in [consumer for consumer in reader._consumers if consumer is not None]:  # type: ignore[attr-defined]
+            for consumer in [consumer for consumer in reader._consumers if consumer is not None]:
                 with pytest.raises(ChannelError):
                     await consumer.channel.basic_consume(f"test.missing-{turn}", lambda delivery: None)
             await store_each(worker, ids[turn * 10 : turn * 10 + 10])

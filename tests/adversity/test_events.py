@@ -228,7 +228,7 @@ async def test_an_inbox_that_was_deleted(broker: MemoryBroker, caller: Process) 
 
 
 async def test_what_close_gives_up(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr("aioresults.runtime.CLOSE_TIMEOUT", 0.01)
     async with Process(f"memory://{broker.name}") as process:
         broker.block()
         storing = asyncio.create_task(process.backend.store_result("task", 1))
@@ -264,7 +264,7 @@ async def test_queues_that_close_leaves_while_the_broker_is_away(broker: MemoryB
 
 
 async def test_queues_that_close_leaves(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 0)
+    monkeypatch.setattr("aioresults.runtime.CLOSE_TIMEOUT", 0)
     ids = [str(n) for n in range(100)]
     async with Process(f"memory://{broker.name}") as process:
         await asyncio.gather(*(process.backend.store_result(task_id, 1) for task_id in ids))

@@ -52,12 +52,12 @@ async def _watch(backend: AMQPBackend, task_id: str) -> None:
 async def test_a_closed_backend_is_collected(broker_url: str, routing: Callable[[], Routing]) -> None:
     async with no_leaks():
         backend = AMQPBackend(broker_url, routing=routing())
-        lifetime = backend._lifetime
-        parts: list[Any] = [backend, lifetime, lifetime.sessions, lifetime.outbox, lifetime.waiters, lifetime._reader]
-        left = [weakref.ref(part) for part in parts]
         async with backend:
+            runtime = backend._opened()
+            parts: list[Any] = [backend, runtime, runtime.sessions, runtime.outbox, runtime.reader]
+            left = [weakref.ref(part) for part in (*parts, runtime.reader.waiters)]
             await use(backend, f"collected-{routing.__name__}")
-        del backend, lifetime, parts
+        del backend, runtime, parts
 
         def collected() -> bool:
             gc.collect()

@@ -113,7 +113,7 @@ async def test_close_ends_every_call(
     amqp_url: str, proxy: MakeProxy, monkeypatch: pytest.MonkeyPatch, frozen: bool
 ) -> None:
     if not frozen:  # it is for what can be sent
-        monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 60)
+        monkeypatch.setattr("aioresults.runtime.CLOSE_TIMEOUT", 60)
     between = await proxy(amqp_url)
     async with no_leaks():
         backend = await AMQPBackend(between.url_for(amqp_url), heartbeat=1, rpc_timeout=2).open()

@@ -114,7 +114,7 @@ async def test_a_store_goes_on_as_soon_as_there_is_a_connection(amqp_url: str, p
 async def test_closing_leaves_no_taken_result_behind_though_deletions_lag(
     amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 0.3)  # too short for the deletions
+    monkeypatch.setattr("aioresults.runtime.CLOSE_TIMEOUT", 0.3)  # too short for the deletions
     ids = new_ids(1_000)
     async with no_leaks():
         async with AMQPBackend(amqp_url, store_only=True) as worker, AMQPBackend(amqp_url) as caller:

@@ -228,7 +228,7 @@ async def delete_exchange(url: str, name: str) -> None:
 
 async def forget_permissions(backend: AMQPBackend) -> None:
     """Have the next declaration made on a channel that is new: the broker remembers permissions for each channel."""
-    session = backend._lifetime.sessions.current
+    session = backend._opened().sessions.current
     assert session is not None
     with pytest.raises(NotFound):
         await session.run(lambda channel: channel.queue_declare("no-such-queue", passive=True), publishing=True)

@@ -73,7 +73,7 @@ async def store_singly(worker: AMQPBackend, name: str, task_ids: list[str]) -> N
     """Publish a message for each result, many at a time: only what is stored is to be like that of a quiet service."""
     from aioresults.results import ResultMeta
 
-    reports, channel = worker._reports, await worker.channel()
+    reports, channel = worker._settings.codec, await worker.channel()
     messages = [reports.single(each, reports.write(ResultMeta.of(each, VALUE, "SUCCESS"), each)) for each in task_ids]
     await asyncio.gather(*(channel.basic_publish(each.body, each.properties, "", name) for each in messages))
     await channel.close()

@@ -209,7 +209,7 @@ async def user_channels_refused(site: Site) -> None:
 
 
 async def consumer_channels_closed(site: Site) -> None:
-    reader = site.pair().caller._lifetime._reader
+    reader = site.pair().caller._opened().reader
     shared = getattr(reader, "_consumers", None) or [getattr(reader, "_consumer", None)]
     for consumer in shared:
         if consumer is not None:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from aioresults import AMQPBackend, BrokerUnavailable, NotFound, QueuePerTask, ReplyQueue, ResultStream
+from aioresults import AMQPBackend, BrokerUnavailable, NotFound, QueuePerTask, ReplyQueue, Request, ResultStream
 from aioresults.routing import Routing
 from aioresults.transport import Channel, transport_for
 from aioresults.transport.base import Connection, DeclareOk, Delivery, Properties
@@ -80,7 +80,7 @@ async def waiting_for(backend: AMQPBackend, tasks: int, within: float = 30) -> N
 
     def waits() -> bool:
         stats = backend.stats()
-        consuming = 1 if backend.inbox() or backend.stream() else tasks
+        consuming = 1 if backend.inbox() else tasks
         return stats["waiting"] == tasks and stats["consuming"] == consuming and not stats.get("deleting")
 
     await eventually(waits, within)
@@ -98,8 +98,8 @@ async def arrived(backend: AMQPBackend, task_id: str) -> None:
 
 def queue_of(backend: AMQPBackend, task_id: str) -> str:
     """Return the name of the queue in which `backend` gets the reports of a task."""
-    stream = backend.stream()
-    return stream.queue.name if stream else backend.reply_to or backend.rkey(task_id)
+    reply_to = backend.reply_to if backend.routing.needs_reply_to else None
+    return backend.destination_for(task_id, Request(reply_to=reply_to))[0]
 
 
 class Raw:
@@ -153,7 +153,9 @@ class Raw:
         """Return when so many processes wait for a task, and the broker knows where they have queues for it."""
 
         async def consumed() -> bool:
-            return await self.consumers(queue.name) == processes if queue else task_id in backend._waiters
+            if queue is None:
+                return task_id in backend._opened().reader.waiters
+            return await self.consumers(queue.name) == processes
 
         queue = backend.queue_for(task_id)
         await eventually(consumed)
@@ -225,10 +227,10 @@ class Lab:
             MemoryBroker.forget(self.memory.name)
 
     async def _delete_stream(self) -> None:
-        stream = self.layout.make().stream()
+        stream = self.layout.make().inbox()
         assert stream is not None
         connection = await transport_for(self._direct_url).connect()
-        await (await connection.channel()).queue_delete(stream.queue.name)
+        await (await connection.channel()).queue_delete(stream.name)
         await connection.close()
 
     @property

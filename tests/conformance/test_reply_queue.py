@@ -177,7 +177,7 @@ class TestStoring:
         assert await caller.wait_for(task_id, timeout=30) == [1]
 
     async def test_close_sends_what_waits(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 60)
+        monkeypatch.setattr("aioresults.runtime.CLOSE_TIMEOUT", 60)
         caller, worker = await lab.open(), await lab.open(store_only=True)
         ids = [new_id() for _ in range(700)]
         stores = [asyncio.create_task(worker.store_result(task_id, 1, request=to(caller))) for task_id in ids]
@@ -280,7 +280,7 @@ class TestLimits:
         MemoryBroker.forget(broker.name)
 
     async def test_stores_wait_when_too_much_is_waiting(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aioresults.background.outbox.MAX_LANE", 10)
+        monkeypatch.setattr("aioresults.sessions.outbox.MAX_WAITING", 10)
         caller, worker = await lab.open(), await lab.open(store_only=True)
         ids = [new_id() for _ in range(200)]
         storing = asyncio.create_task(store_all(worker, ids, to(caller)))
@@ -295,7 +295,7 @@ class TestLimits:
     async def test_a_store_that_waits_for_room_may_be_cancelled(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("aioresults.background.outbox.MAX_LANE", 1)
+        monkeypatch.setattr("aioresults.sessions.outbox.MAX_WAITING", 1)
         caller, worker = await lab.open(), await lab.open(store_only=True)
         ids = [new_id() for _ in range(60)]
         tasks = [asyncio.create_task(worker.store_result(task_id, 1, request=to(caller))) for task_id in ids]
@@ -308,8 +308,8 @@ class TestLimits:
         assert len(await caller.get_many(kept, timeout=30)) == 15
 
     async def test_close_ends_stores_that_wait_for_room(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aioresults.background.outbox.MAX_LANE", 1)
-        monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 0.1)
+        monkeypatch.setattr("aioresults.sessions.outbox.MAX_WAITING", 1)
+        monkeypatch.setattr("aioresults.runtime.CLOSE_TIMEOUT", 0.1)
         worker = await lab.open(store_only=True, unroutable_policy=(60,))
         request = Request(reply_to="aioresults.inbox.gone")
         tasks = [asyncio.create_task(worker.store_result(new_id(), 1, request=request)) for _ in range(5)]

@@ -20,12 +20,13 @@ from aioresults import (
     ResultMeta,
     ResultStream,
     ResultTimeout,
+    runtime,
 )
-from aioresults.background import lifetime
-from aioresults.background.sessions import Session
-from aioresults.background.stream import tail
 from aioresults.messaging import Message
 from aioresults.routing import RoutingOptions
+from aioresults.routing.result_stream import reader as stream_reader
+from aioresults.sessions.outbox import PendingStore
+from aioresults.sessions.sessions import Session
 from aioresults.transport.base import Delivery
 from aioresults.transport.memory import MemoryBroker
 from tests.clock import Clock
@@ -111,7 +112,7 @@ class TestReading:
         assert reader.stats()["indexed"] == 1000
 
     async def test_an_unknown_id_costs_the_broker_nothing(self, lab: Lab, caller: AMQPBackend, raw: Raw) -> None:
-        name = queue_of(caller, "")
+        name = queue_of(caller, new_id())
         await eventually(lambda: raw.is_ready(name, 1))  # its marker, which a stream delivers before it counts it
         before = await raw.queue(name)
         assert await states_of(caller, *ids(500)) == ["PENDING"] * 500
@@ -165,12 +166,12 @@ class Replay:
     """The first messages of a backend that reads a stream, held until they are `let`."""
 
     def __init__(self, backend: AMQPBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-        reading = backend._lifetime._reader
-        assert isinstance(reading, tail.Tail)
+        reading = backend._opened().reader
+        assert isinstance(reading, stream_reader.ResultStreamReader)
         self.held: list[Message] = []
-        self._receive = reading._receive
-        monkeypatch.setattr(reading, "_receive", self.held.append)
-        monkeypatch.setattr(lifetime, "CATCH_UP_TIMEOUT", 0.01)
+        self._receive = reading.on_message
+        monkeypatch.setattr(reading, "on_message", self.held.append)
+        monkeypatch.setattr(runtime, "CATCH_UP_TIMEOUT", 0.01)
         self.end = partial(monkeypatch.setattr, reading, "_receive", self._receive)
 
     def holds_all_of(self, worker: AMQPBackend) -> bool:
@@ -190,7 +191,7 @@ class TestFirstReplay:
     async def test_nothing_is_answered_before(
         self, lab: Lab, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch, clock: Clock
     ) -> None:
-        monkeypatch.setattr(tail, "STALL", 60)
+        monkeypatch.setattr(stream_reader, "STALL", 60)
         forgotten, kept = ids(2)
         await worker.store_result(kept, "kept")
         await worker.store_result(forgotten, "old")
@@ -302,17 +303,17 @@ class TestSessions:
         self, lab: Lab, memory: MemoryBroker, worker: AMQPBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its offsets begin anew, so that nothing would ever come from where the last session ended."""
-        monkeypatch.setattr(tail, "STALL", 0.2)
+        monkeypatch.setattr(stream_reader, "STALL", 0.2)
         reader, asked = await lab.open(), ids(50)
         for task_id in asked:
             await worker.store_result(task_id, 1)
         await reader.get_many(asked, timeout=30)
-        stream = reader.stream()
+        stream = reader.inbox()
         assert stream is not None
         channel = await lab.raw().channel()
         with memory.lock:  # delete and declare as one step
-            deleting = asyncio.create_task(channel.queue_delete(stream.queue.name))
-            declaring = asyncio.create_task(channel.queue_declare(stream.queue.name, arguments=stream.queue.arguments))
+            deleting = asyncio.create_task(channel.queue_delete(stream.name))
+            declaring = asyncio.create_task(channel.queue_declare(stream.name, arguments=stream.arguments))
         await asyncio.gather(deleting, declaring)
         task_id = new_id()
         await worker.store_result(task_id, "new")
@@ -328,25 +329,25 @@ class TestSessions:
         await worker.store_result(forgotten, 1)
         await worker.forget(forgotten)
         await reader.get_many(asked, timeout=30)
-        monkeypatch.setattr(tail, "STALL", 0.2)
-        reading = reader._lifetime._reader
-        assert isinstance(reading, tail.Tail)
-        receive, start_over, look_for_stream = reading._receive, reading._start_over, reading._look_for_stream
+        monkeypatch.setattr(stream_reader, "STALL", 0.2)
+        reading = reader._opened().reader
+        assert isinstance(reading, stream_reader.ResultStreamReader)
+        receive, start_over, look_for_stream = reading.on_message, reading._start_over, reading._look_for_stream
         late = new_id()
 
         def answer_again() -> None:
             start_over()
-            monkeypatch.setattr(reading, "_receive", receive)
+            monkeypatch.setattr(reading, "on_message", receive)
 
         async def look_late(session: Session) -> None:
             await worker.store_result(late, 1)  # the consumer that was given up is sent it, too
             await look_for_stream(session)
 
-        monkeypatch.setattr(reading, "_receive", lambda message: None)
+        monkeypatch.setattr(reading, "on_message", lambda message: None)
         monkeypatch.setattr(reading, "_start_over", answer_again)
         monkeypatch.setattr(reading, "_look_for_stream", look_late)
         await cut(shaky, reader, worker)
-        await eventually(lambda: reading._receive == receive)
+        await eventually(lambda: reading.on_message == receive)
         await eventually(lambda: reader.stats()["caught_up"] is True)
         assert await states_of(reader, *asked, late, forgotten) == ["SUCCESS"] * 21 + ["PENDING"]
 
@@ -385,10 +386,9 @@ class TestBounds:
     async def test_what_was_forgotten_in_the_message_that_is_fetched(self, lab: Lab, worker: AMQPBackend) -> None:
         task_id = new_id()
         reader = await lab.open(routing=stream_of(lab, index_bytes=1000))
-        reading = worker._lifetime._reader
-        assert isinstance(reading, tail.Tail)
+        forgotten = PendingStore(task_id, task_id, stream_reader.TOMBSTONE)
         old = worker.store_result(task_id, "old")
-        forgotten = reading._forget(task_id)  # as `forget` does
+        worker._opened().outbox.put(queue_of(worker, task_id), forgotten)  # as `forget` does
         new = worker.store_result(task_id, "new", "PROGRESS")
         await asyncio.gather(old, forgotten, new)
         assert worker.stats()["messages"] == 1
@@ -409,7 +409,7 @@ class TestBounds:
             await eventually(lambda count=received: reader.stats()["received"] == count)  # type: ignore[misc]
 
         async def are_dropped() -> bool:
-            return await first_offset(raw, queue_of(reader, "")) > len(dropped)  # and its marker
+            return await first_offset(raw, queue_of(reader, new_id())) > len(dropped)  # and its marker
 
         await eventually(are_dropped)
         assert await states_of(reader, dropped[0], kept[-1]) == ["PENDING", "SUCCESS"]
@@ -507,7 +507,9 @@ class TestBounds:
         for start in range(0, 200, 20):
             await store_all(worker, asked[start : start + 20])
         await lab.settled()
-        known = reader._lifetime._reader.known  # type: ignore[attr-defined]
+        reading = reader._opened().reader
+        assert isinstance(reading, stream_reader.ResultStreamReader)
+        known = reading.view
         known.is_live = False  # as it is until the marker comes
         waiting = asyncio.ensure_future(reader.wait_for(asked[0], timeout=30))
         await asyncio.sleep(0)
@@ -683,8 +685,8 @@ class TestDeclaring:
 
     def test_the_broker_keeps_results_as_long_as_they_count(self) -> None:
         def age(routing: ResultStream, expires: float | None) -> object:
-            stream = routing.configured(RoutingOptions(expires=expires)).stream()
-            return (stream.queue.arguments or {}).get("x-max-age")
+            stream = routing.configured(RoutingOptions(expires=expires)).inbox()
+            return (stream.arguments or {}).get("x-max-age")
 
         assert age(ResultStream(), 3600) == "3600s"
         assert age(ResultStream(), 0.5) == "1s"

@@ -493,8 +493,8 @@ class TestInbox:
 
 
 def listeners(backend: AMQPBackend, task_id: str) -> tuple[object, ...]:
-    entry = backend._waiters._entries.get(task_id)
-    return entry.listeners() if entry else ()
+    entry = backend._opened().reader.waiters._entries.get(task_id)
+    return tuple(entry) if entry else ()
 
 
 class TestStream:

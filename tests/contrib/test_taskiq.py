@@ -194,7 +194,7 @@ class TestResults:
         keep_results: bool,
         task_id: str,
     ) -> None:
-        routing = client._reader._routing if keep_results else QueuePerTask()
+        routing = client._reader.routing if keep_results else QueuePerTask()
         assert isinstance(routing, ResultStream | QueuePerTask)
         async with AMQPBackend(broker_url, routing=routing, expires=60, rpc_timeout=60) as plain:
             await worker.set_result(task_id, result_of({"answer": 42}))

@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-
 from aioresults.background import drain as drain_module
 from aioresults.background.drain import Drain
-from aioresults.background.sessions import Session
+
 from aioresults.errors import AccessRefused, AioResultsError, BrokerUnavailable, ChannelClosed, ResultForgotten
 from aioresults.messaging import Exchange, Message, Queue
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
+from aioresults.sessions.sessions import Session
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker
 from aioresults.waiting.waiters import Waiter, Waiters

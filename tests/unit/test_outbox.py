@@ -24,7 +24,7 @@ from tests.clock import Clock
 
 async def test_many_destinations_may_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each report has a destination of its own; going through all of them for each would take minutes."""
-    monkeypatch.setattr("aioresults.background.outbox.MAX_TOTAL", 1_000)
+    monkeypatch.setattr("aioresults.sessions.outbox.MAX_TOTAL", 1_000)
     async with AMQPBackend("memory://crowd") as backend:
         stores = [asyncio.create_task(backend.store_result(f"t{n}", n)) for n in range(20_000)]
         await asyncio.sleep(0)
@@ -62,7 +62,7 @@ async def test_a_publish_that_is_not_answered_fails_its_callers_in_time_and_goes
 async def test_stopped_before_its_first_step_it_fails_its_callers() -> None:
     async with AMQPBackend("memory://hasty") as backend:
         stored = backend.store_result("task", 1)
-        await backend._lifetime.outbox.stop()
+        await backend._opened().outbox.stop()
         with pytest.raises(BackendClosed):
             await asyncio.wait_for(stored, 30)
         assert backend.stats()["unconfirmed"] == 0
@@ -172,7 +172,7 @@ class TestInFlight:
         assert gate.published == ["a", "a"]
 
     async def test_closing_ends_them_all(self, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aioresults.background.lifetime.CLOSE_TIMEOUT", 0.05)
+        monkeypatch.setattr("aioresults.runtime.CLOSE_TIMEOUT", 0.05)
         stores = []
         for task_id in "abcde":
             stores.append(gate.backend.store_result(task_id, 1, request=gate.request))

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from aioresults.background import sessions as sessions_module
-from aioresults.background.channel_pool import ChannelPool
-from aioresults.background.sessions import Session, Sessions
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, NotFound
+from aioresults.events import Events
+from aioresults.sessions import sessions as sessions_module
+from aioresults.sessions.channel_pool import ChannelPool
+from aioresults.sessions.sessions import Session, Sessions
 from aioresults.timing import fail_after
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
@@ -174,15 +175,25 @@ class TestChannelPool:
         await eventually(lambda: not pool._running)
 
 
-def sessions_of(broker: MemoryBroker, **options: Any) -> Sessions:
-    async def prepare(session: Session) -> None:
+class Owner:
+    """Uses sessions as they are."""
+
+    def __init__(self) -> None:
+        self.refusals: list[AioResultsError] = []
+
+    async def prepare(self, session: Session) -> None:
         return None
 
+    def refused(self, error: AioResultsError) -> None:
+        self.refusals.append(error)
+
+
+def sessions_of(broker: MemoryBroker, **options: Any) -> Sessions:
     return Sessions(
-        MemoryTransport(broker),
+        options.pop("transport", None) or MemoryTransport(broker),
+        options.pop("owner", None) or Owner(),
+        Events(options.pop("on_event", None)),
         **{
-            "prepare": prepare,
-            "on_refused": lambda error: None,
             "store_only": False,
             "connect_timeout": 60,
             "rpc_timeout": 60,
@@ -226,19 +237,20 @@ class TestLive:
 
     @pytest.mark.parametrize("error", [BrokerRefused("403"), NotFound(404, "no exchange")], ids=repr)
     async def test_when_refused_waits_until_somebody_asks(self, broker: MemoryBroker, error: AioResultsError) -> None:
-        told: list[AioResultsError] = []
         failing = [error]
 
-        async def prepare(session: Session) -> None:
-            if failing:
-                raise failing.pop()
+        class Failing(Owner):
+            async def prepare(self, session: Session) -> None:
+                if failing:
+                    raise failing.pop()
 
-        sessions = sessions_of(broker, prepare=prepare, on_refused=told.append)
+        owner = Failing()
+        sessions = sessions_of(broker, owner=owner)
         async with aclosing(sessions.live()) as live:
             first = asyncio.ensure_future(anext(live))
             with pytest.raises(type(error)):
                 await sessions.wait(5)
-            assert told == [error]
+            assert owner.refusals == [error]
             assert broker.connection_count == 0
             assert not first.done()
             assert sessions.failures == 1
@@ -246,10 +258,11 @@ class TestLive:
             await first
 
     async def test_a_connection_that_takes_too_long_is_given_up(self, broker: MemoryBroker) -> None:
-        async def prepare(session: Session) -> None:
-            await asyncio.Event().wait()
+        class Slow(Owner):
+            async def prepare(self, session: Session) -> None:
+                await asyncio.Event().wait()
 
-        sessions = sessions_of(broker, prepare=prepare, connect_timeout=0.02)
+        sessions = sessions_of(broker, owner=Slow(), connect_timeout=0.02)
         async with aclosing(sessions.live()) as live:
             first = asyncio.ensure_future(anext(live))
             await eventually(lambda: sessions.failures >= 2)
@@ -309,7 +322,7 @@ async def test_a_publisher_that_was_refused_is_replaced_and_closed_later(
 ) -> None:
     clock = Clock(monkeypatch)
     connection = await broker.connect()
-    session = Session(MemoryTransport(broker), [connection], 60)
+    session = Session(sessions_of(broker), [connection])
     first = await session.open_publisher()
     session.replace_publisher(first)
     second = await session.open_publisher()

@@ -9,10 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aioresults.background.stream import Index
-from aioresults.background.stream.index import HISTORY, Position
-from aioresults.background.stream.reading import position_of
 from aioresults.messaging import Message
+from aioresults.routing.result_stream.index import HISTORY, Index, Position
+from aioresults.routing.result_stream.replay import position_of
 from aioresults.serialization import Document
 from aioresults.transport.base import Delivery, Properties
 

@@ -14,18 +14,66 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aioresults import states
 from aioresults.errors import AioResultsError, BackendClosed, ResultEvicted, ResultForgotten, ResultTimeout
+from aioresults.events import Events
 from aioresults.results import ResultMeta
+from aioresults.routing import Reader, ReaderParts
 from aioresults.serialization import Document
-from aioresults.waiting.unclaimed import Unclaimed
-from aioresults.waiting.waiters import Waiter, Waiters
+from aioresults.waiting.waiters import Waiter
 
 IDS = st.sampled_from("abc")
 STATUSES = st.sampled_from(["PENDING", "STARTED", "PROGRESS", "RETRY", "SUCCESS", "FAILURE", "REVOKED"])
 
 
-def unread(document: Document) -> ResultMeta:
-    """Say what a document of these tests holds: a success."""
-    return ResultMeta(document.task_id or "", "SUCCESS")
+class Codec:
+    """Says what a document of these tests holds: a success, unless it is among those that were made."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, ResultMeta] = {}
+
+    def decode(self, document: Document) -> ResultMeta:
+        task_id = document.task_id or ""
+        return self.made.get(task_id) or ResultMeta(task_id, "SUCCESS")
+
+
+class Noting(Reader):
+    """Notes the waits that begin and end, and otherwise does what every reader does."""
+
+    def __init__(self, parts: ReaderParts) -> None:
+        super().__init__(parts)
+        self.changes: list[tuple[str, bool]] = []
+
+    def wait_began(self, task_id: str) -> Any:
+        self.changes.append((task_id, False))
+        return super().wait_began(task_id)
+
+    def wait_ended(self, task_id: str, last: Any, document: Any, *, taken: bool) -> None:
+        super().wait_ended(task_id, last, document, taken=taken)
+        self.changes.append((task_id, taken))
+
+
+class KeptByTheBroker(Noting):
+    """Keeps nothing that nobody has asked for: the broker does."""
+
+    keeps_unclaimed = False
+
+
+class Order:
+    """Has reports count as by default."""
+
+    def supersedes(self, new: str, old: str) -> bool:
+        return states.supersedes(new, old)
+
+
+def reader(cls: type[Noting] = KeptByTheBroker, max_cached: int = 10, count: int = 10, size: int = 1000) -> Noting:
+    nothing: Any = None
+    codec: Any = Codec()
+    order: Any = Order()
+    return cls(
+        ReaderParts(
+            nothing, nothing, codec, order, Events(), store_only=False, rpc_timeout=5, expires=None,
+            max_cached_results=max_cached, max_unclaimed_results=count, max_unclaimed_bytes=size,
+        )
+    )  # fmt: skip
 
 
 def document(task_id: str) -> Document:
@@ -76,28 +124,26 @@ def better(new: ResultMeta, old: ResultMeta | None) -> bool:
 class WaitersMachine(RuleBasedStateMachine):
     """Each task has a queue of its own: what nobody waits for is not here."""
 
-    unclaimed = False
+    reader_class: type[Noting] = KeptByTheBroker
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiters = Waiters(100, self.read, Unclaimed(100, 1000, None) if self.unclaimed else None)
-        self.changes: list[tuple[str, bool]] = []
-        self.waiters.on_change = lambda task_id, taken: self.changes.append((task_id, taken))
+        self.reader = reader(self.reader_class, 100, 100)
+        self.unclaimed = self.reader.keeps_unclaimed
+        self.waiters, self.changes = self.reader.waiters, self.reader.changes
         self.tasks = {task_id: Task() for task_id in "abc"}
         self.expected: dict[Recorder, list[Any]] = {}
         self.observer = Recorder("")
         self.waiters.observe(self.observer)
         self.observed: list[ResultMeta] = []
         self.number = 0
-        self.made: dict[str, ResultMeta] = {}
+        codec: Any = self.reader.parts.codec
+        self.made = codec.made
 
     def meta(self, task_id: str, status: str) -> ResultMeta:
         self.number += 1
         meta = self.made[str(self.number)] = ResultMeta(task_id, status, self.number)
         return meta
-
-    def read(self, document: Document) -> ResultMeta:
-        return self.made[document.task_id or ""]
 
     @rule(task_id=IDS)
     def join(self, task_id: str) -> None:
@@ -174,7 +220,7 @@ class WaitersMachine(RuleBasedStateMachine):
     def forget(self, task_id: str) -> None:
         task = self.tasks[task_id]
         task.seen = task.cached = task.looked = task.kept = None
-        self.waiters.forget(task_id)
+        self.reader.forget(task_id)
         for listener in task.listeners:
             error = listener.heard[-1]
             assert isinstance(error, ResultForgotten)
@@ -184,7 +230,7 @@ class WaitersMachine(RuleBasedStateMachine):
     @rule(task_id=IDS)
     def discard(self, task_id: str) -> None:
         self.tasks[task_id].cached = self.tasks[task_id].looked = None
-        self.waiters.discard(task_id)
+        self.reader.discard(task_id)
 
     @rule(task_id=IDS, status=STATUSES)
     def learn(self, task_id: str, status: str) -> None:
@@ -193,9 +239,9 @@ class WaitersMachine(RuleBasedStateMachine):
             return  # there is nothing to look at
         known = task.seen or task.looked or task.cached
         if not better(meta, known):
-            assert self.waiters.learn(meta) is known
+            assert self.reader.learn(meta) is known
             return
-        assert self.waiters.learn(meta) is meta
+        assert self.reader.learn(meta) is meta
         if task.listeners:
             task.seen = meta
             for listener in task.listeners:
@@ -218,10 +264,10 @@ class WaitersMachine(RuleBasedStateMachine):
         assert len(self.waiters) == len(waiting)
         for task_id, task in self.tasks.items():
             assert (task_id in self.waiters) is (task_id in waiting)
-            assert self.waiters.latest(task_id) is (task.seen or task.kept or task.looked or task.cached)
-            assert self.waiters.ready(task_id) is task.cached
+            assert self.reader.known(task_id) is (task.seen or task.kept or task.looked or task.cached)
+            assert self.reader.ready(task_id) is task.cached
         known = [meta for task in self.tasks.values() for meta in (task.cached, task.looked) if meta is not None]
-        assert self.waiters.cached == len(known)
+        assert self.reader.memory.cached == len(known)
 
     @invariant()
     def a_listener_hears_each_life_in_order(self) -> None:
@@ -238,7 +284,7 @@ class WaitersMachine(RuleBasedStateMachine):
 class InboxMachine(WaitersMachine):
     """All results come to one inbox: what nobody waits for is kept."""
 
-    unclaimed = True
+    reader_class = Noting
 
 
 TestWaiters = WaitersMachine.TestCase
@@ -248,142 +294,142 @@ for case in (TestWaiters, TestWaitersOfAnInbox):
 
 
 class TestCache:
-    def taken(self, waiters: Waiters, task_id: str, status: str = "SUCCESS") -> None:
+    def taken(self, reader: Reader, task_id: str, status: str = "SUCCESS") -> None:
         listener = Recorder(task_id)
-        waiters.join(task_id, listener)
-        waiters.report(ResultMeta(task_id, status))
-        waiters.take(task_id, listener)
+        reader.waiters.join(task_id, listener)
+        reader.deliver(ResultMeta(task_id, status))
+        reader.waiters.take(task_id, listener)
 
     def test_the_least_recently_used_goes_first(self) -> None:
-        waiters = Waiters(2, unread)
+        known = reader(max_cached=2)
         for task_id in "ab":
-            self.taken(waiters, task_id)
-        assert waiters.ready("a") is not None  # used
-        self.taken(waiters, "c")
-        assert [task_id for task_id in "abc" if waiters.ready(task_id)] == ["a", "c"]
-        assert waiters.cached == 2
+            self.taken(known, task_id)
+        assert known.ready("a") is not None  # used
+        self.taken(known, "c")
+        assert [task_id for task_id in "abc" if known.ready(task_id)] == ["a", "c"]
+        assert known.memory.cached == 2
 
     def test_none_at_all(self) -> None:
-        waiters = Waiters(0, unread)
-        self.taken(waiters, "a")
-        assert waiters.ready("a") is None
-        assert waiters.cached == 0
+        known = reader(max_cached=0)
+        self.taken(known, "a")
+        assert known.ready("a") is None
+        assert known.memory.cached == 0
 
     def test_one_that_is_taken_again_is_as_new(self) -> None:
-        waiters = Waiters(2, unread)
+        known = reader(max_cached=2)
         for task_id in "abac":
-            self.taken(waiters, task_id)
-        assert waiters.ready("b") is None
+            self.taken(known, task_id)
+        assert known.ready("b") is None
 
 
 def test_what_is_kept_undecoded_is_made_anew_for_whoever_asks() -> None:
-    waiters, listener = Waiters(10, unread, Unclaimed(10, 1000, None)), Recorder("a")
-    waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
-    waiters.join("a", listener)
+    known, listener = reader(Noting), Recorder("a")
+    known.waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
+    known.waiters.join("a", listener)
     [meta] = listener.heard
-    waiters.take("a", listener)
-    assert waiters.ready("a") == meta
-    assert waiters.ready("a") is not meta
+    known.waiters.take("a", listener)
+    assert known.ready("a") == meta
+    assert known.ready("a") is not meta
 
 
 class TestEvicted:
     def test_who_asks_is_told_at_once(self) -> None:
-        waiters = Waiters(10, unread, Unclaimed(1, 1000, None))
-        waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
-        waiters.report(ResultMeta("b", "SUCCESS"), document("b"))
+        known = reader(Noting, count=1, size=1000)
+        known.waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
+        known.waiters.report(ResultMeta("b", "SUCCESS"), document("b"))
         listener = Recorder("a")
-        waiters.join("a", listener)
+        known.waiters.join("a", listener)
         [error] = listener.heard
         assert isinstance(error, ResultEvicted)
         assert error.task_id == "a"
 
     def test_bytes_are_bounded(self) -> None:
-        waiters = Waiters(10, unread, Unclaimed(10, 2, None))
+        known = reader(Noting, count=10, size=2)
         for task_id in "abc":
-            waiters.report(ResultMeta(task_id, "SUCCESS"), document(task_id))
-        assert [task_id for task_id in "abc" if waiters.latest(task_id)] == ["b", "c"]
+            known.waiters.report(ResultMeta(task_id, "SUCCESS"), document(task_id))
+        assert [task_id for task_id in "abc" if known.known(task_id)] == ["b", "c"]
 
     def test_one_who_returns_what_it_had_may_evict(self) -> None:
-        waiters = Waiters(10, unread, Unclaimed(1, 1000, None))
+        known = reader(Noting, count=1, size=1000)
         listener = Recorder("a")
-        waiters.join("a", listener)
-        waiters.report(ResultMeta("b", "SUCCESS"), document("b"))
-        waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
-        waiters.leave("a", listener)
-        assert waiters.latest("b") is None
-        assert waiters.latest("a") is not None
+        known.waiters.join("a", listener)
+        known.waiters.report(ResultMeta("b", "SUCCESS"), document("b"))
+        known.waiters.report(ResultMeta("a", "SUCCESS"), document("a"))
+        known.waiters.leave("a", listener)
+        assert known.known("b") is None
+        assert known.known("a") is not None
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_hundred_thousand_waits_for_one_task_end_each_on_its_own(order: int) -> None:
-    waiters, listeners = Waiters(10, unread), [Recorder("a") for _ in range(100_000)]
+    known, listeners = reader(max_cached=10), [Recorder("a") for _ in range(100_000)]
     for listener in listeners:
-        waiters.join("a", listener)
+        known.waiters.join("a", listener)
     for listener in listeners[::order]:  # in time for the suite only when each costs the same
-        waiters.leave("a", listener)
-    assert len(waiters) == 0
+        known.waiters.leave("a", listener)
+    assert len(known.waiters) == 0
 
 
 def test_fail_all_ends_every_wait_and_observer() -> None:
-    waiters, listeners, observer = Waiters(10, unread), [Recorder("a"), Recorder("a"), Recorder("b")], Recorder("")
+    known, listeners, observer = reader(), [Recorder("a"), Recorder("a"), Recorder("b")], Recorder("")
     for listener in listeners:
-        waiters.join(listener.task_id, listener)
-    waiters.observe(observer)
+        known.waiters.join(listener.task_id, listener)
+    known.waiters.observe(observer)
     error = BackendClosed("x")
-    waiters.fail_all(error)
+    known.waiters.fail_all(error)
     assert [listener.heard for listener in (*listeners, observer)] == [[error]] * 4
-    waiters.unobserve(observer)
-    waiters.fail_all(error)
+    known.waiters.unobserve(observer)
+    known.waiters.fail_all(error)
     assert observer.heard == [error]
 
 
 class TestWaiter:
     async def test_resolves_with_the_first_ready_report(self) -> None:
-        waiters = Waiters(10, unread)
-        waiter = Waiter(waiters, "a", None)
-        waiters.report(ResultMeta("a", "STARTED"))
+        known = reader(max_cached=10)
+        waiter = Waiter(known.waiters, "a", None)
+        known.waiters.report(ResultMeta("a", "STARTED"))
         assert not waiter.done()
         first = ResultMeta("a", "FAILURE")
-        waiters.report(first)
-        waiters.report(ResultMeta("a", "SUCCESS"))
+        known.waiters.report(first)
+        known.waiters.report(ResultMeta("a", "SUCCESS"))
         assert await waiter is first
         waiter.take()
         waiter.leave()
-        assert len(waiters) == 0
+        assert len(known.waiters) == 0
 
     async def test_an_error_after_the_result_changes_nothing(self) -> None:
-        waiters = Waiters(10, unread)
-        waiter = Waiter(waiters, "a", None)
-        waiters.report(ResultMeta("a", "SUCCESS"))
-        waiters.forget("a")
+        known = reader(max_cached=10)
+        waiter = Waiter(known.waiters, "a", None)
+        known.waiters.report(ResultMeta("a", "SUCCESS"))
+        known.forget("a")
         assert (await waiter).status == "SUCCESS"
         waiter.leave()
 
     async def test_a_result_after_an_error_changes_nothing(self) -> None:
-        waiters = Waiters(10, unread)
-        waiter = Waiter(waiters, "a", None)
-        waiters.forget("a")
-        waiters.report(ResultMeta("a", "SUCCESS"))
+        known = reader(max_cached=10)
+        waiter = Waiter(known.waiters, "a", None)
+        known.forget("a")
+        known.waiters.report(ResultMeta("a", "SUCCESS"))
         with pytest.raises(ResultForgotten):
             await waiter
         waiter.leave()
 
     async def test_expires(self) -> None:
-        waiters = Waiters(10, unread)
-        waiter = Waiter(waiters, "a", 0.01)
+        known = reader(max_cached=10)
+        waiter = Waiter(known.waiters, "a", 0.01)
         with pytest.raises(ResultTimeout) as caught:
             await waiter
         assert (caught.value.timeout, caught.value.pending) == (0.01, ["a"])
         waiter.leave()
-        assert len(waiters) == 0
+        assert len(known.waiters) == 0
 
     async def test_cancelled_it_takes_no_report(self) -> None:
-        waiters = Waiters(10, unread)
-        waiter = Waiter(waiters, "a", 10)
+        known = reader(max_cached=10)
+        waiter = Waiter(known.waiters, "a", 10)
         waiter.cancel()
-        waiters.report(ResultMeta("a", "SUCCESS"))
-        waiters.fail("a", BackendClosed("x"))
+        known.waiters.report(ResultMeta("a", "SUCCESS"))
+        known.waiters.fail("a", BackendClosed("x"))
         with pytest.raises(asyncio.CancelledError):
             await waiter
         waiter.leave()
-        assert waiters.ready("a") is None
+        assert known.ready("a") is None

@@ -84,7 +84,7 @@ class ResultBackend(BaseBackend):
             BrokerUnavailable, StoreError, ChannelError: as ``AMQPBackend.store_result``.
         """
         request = request or getattr(current_task, "request", None)
-        if isinstance(self._settings["routing"], ReplyQueue) and not getattr(request, "reply_to", None):
+        if self._settings["routing"].needs_reply_to and not getattr(request, "reply_to", None):
             return result
         extra = self._extended(request)
         text = None if traceback is None else str(traceback)

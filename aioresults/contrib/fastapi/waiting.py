@@ -14,7 +14,6 @@ from aioresults import (
     AMQPBackend,
     ConfigurationError,
     RemoteError,
-    ResultStream,
     ResultTimeout,
     TaskRevoked,
     states,
@@ -68,8 +67,8 @@ async def wait_or_202(
 
 
 def knows_all(results: AMQPBackend) -> bool:
-    """Whether a task without a report is none: a `ResultStream` sees every report."""
-    return isinstance(results.routing, ResultStream)
+    """Whether a task without a report is none: the routing sees every report."""
+    return results.routing.knows_absence
 
 
 def status_url(request: Request, task_id: str) -> str:

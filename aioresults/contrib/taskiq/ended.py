@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, NamedTuple
 
-from aioresults.waiting.recent import Recent
+from aioresults.waiting.memory import LRUCache
 
 #: Seconds that an answer is good for: at least, and at most. Another process may take the result, or store a new one.
 SHORTEST: Final = 0.5
@@ -35,7 +35,7 @@ class Ended:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._seen: Recent[_Seen] = Recent(REMEMBERED)
+        self._seen: LRUCache[_Seen] = LRUCache(REMEMBERED)
 
     def __contains__(self, task_id: str) -> bool:
         """Whether a result of this task was seen, and has been asked for since."""

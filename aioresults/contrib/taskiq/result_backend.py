@@ -31,7 +31,7 @@ from aioresults import (
 from aioresults.contrib.taskiq.ended import Ended
 from aioresults.contrib.taskiq.latest_results import LatestResults
 from aioresults.contrib.taskiq.watch import Watch
-from aioresults.waiting.recent import Recent
+from aioresults.waiting.memory import LRUCache
 
 _Return = TypeVar("_Return")
 
@@ -84,9 +84,9 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         self._make = partial(LatestResults, url, routing=routing, expires=result_ex_time, **options)
         self._new()
         #: The last progress that was set here, of tasks that have not ended.
-        self._progress: Recent[dict[str, Any]] = Recent(REMEMBERED)
+        self._progress: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
         #: The last progress that came here of tasks with a queue of their own, where it is no more.
-        self._seen: Recent[dict[str, Any]] = Recent(REMEMBERED)
+        self._seen: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
         self._ended = Ended()
         self._watches: dict[str, Watch] = {}
         self._is_shut_down = False

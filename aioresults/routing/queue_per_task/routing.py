@@ -1,4 +1,4 @@
-"""A queue for each task, named after it: anyone who has the id can look, the one that waits takes the result."""
+"""``QueuePerTask``: the queue of each task, in this package's layout or one of Celery's."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from aioresults import validation
-from aioresults.errors import AioResultsError, ConfigurationError
+from aioresults.errors import ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
-from aioresults.routing.base import OURS, RoutingOptions, correlation_id_of
+from aioresults.routing.base import OURS, Reader, ReaderParts, Routing, RoutingOptions, correlation_id_of
+from aioresults.routing.queue_per_task.reader import QueuePerTaskReader
+
+#: RabbitMQ's types of queues from which a message can be taken; None leaves the choice to the broker, as Celery does.
+QUEUE_TYPES: Final = ("classic", "quorum", None)
 
 
 @dataclass(frozen=True)
-class QueuePerTask:
+class QueuePerTask(Routing):
     """One durable queue per task, ``aioresults.task.<task_id>``, on the default exchange.
+
+    Example::
+
+        async with AMQPBackend("memory://example", routing=QueuePerTask()) as backend:
+            await backend.store_result("task", 42)
+            assert await backend.wait_for("task", timeout=5) == 42
 
     The reader that takes the ready result deletes the queue; a queue that nobody reads expires. The broker spends a
     few milliseconds of CPU per task and, for an unread result, about 50 KiB of memory and a file descriptor.
@@ -25,6 +35,16 @@ class QueuePerTask:
     Args:
         last_value: keep only the newest report of each task (``x-max-length=1``): a look is then one get, and no
             backlog can grow, but a reader may miss reports in between, and a late STARTED hides a result.
+        prefix: what the names of the queues begin with; the task id follows.
+        strip_dashes: leave the dashes of task ids out of the names.
+        uuid_only: refuse task ids that are no UUIDs; needed with ``strip_dashes``, where two other ids could share a
+            queue.
+        exchange_name: the exchange that results are published to; empty for the default exchange.
+        exchange_type: ``direct``, ``topic``, ``fanout``, ``headers``, or one of the broker's own.
+        auto_delete: the broker deletes a queue when its last consumer is cancelled.
+        durable: queues and exchange survive a restart of the broker.
+        queue_type: ``classic`` or ``quorum``; None to say nothing, as Celery does.
+        expires: seconds without use after which the broker deletes a queue; None for never. The backend sets it.
 
     ``celery()`` and ``celery_amqp_backend()`` are the layouts of Celery 4 and of the package of that name, declared
     byte for byte as they do. Their queues are auto_delete, which loses confirmed results whenever a waiter leaves or a
@@ -41,6 +61,16 @@ class QueuePerTask:
     durable: bool = True
     queue_type: str | None = "classic"
     expires: float | None = 86400.0
+
+    def __post_init__(self) -> None:
+        validation.choice("queue_type", self.queue_type, QUEUE_TYPES)
+        validation.non_empty("exchange_type", self.exchange_type)
+        for name in ("prefix", "exchange_name"):
+            value: object = getattr(self, name)
+            if not isinstance(value, str):
+                raise ConfigurationError(f"{name} must be a string, not {value!r}")
+            validation.short_string(name, value)
+        validation.expires(self.expires)
 
     @classmethod
     def celery(cls) -> QueuePerTask:
@@ -83,10 +113,6 @@ class QueuePerTask:
     def _is_celery(self) -> bool:
         return self.queue_type is None
 
-    @property
-    def reply_to(self) -> None:
-        """None: the task id is the address."""
-
     @cached_property
     def exchange(self) -> Exchange:
         """The default exchange, or the one of a Celery layout."""
@@ -128,28 +154,13 @@ class QueuePerTask:
         """Return the task's own key, and the request's correlation id or else the task id."""
         return rkey, correlation_id_of(task_id, request)
 
-    def inbox(self) -> None:
-        """Return None: each task has a queue of its own."""
-
-    def stream(self) -> None:
-        """Return None: nothing is shared."""
-
-    def explained(self, error: AioResultsError) -> AioResultsError:
-        """Return the broker's own error."""
-        return error
-
-    @property
-    def keeps_inbox(self) -> bool:
-        """False: there is none."""
-        return False
-
-    def coalesces(self, routing_key: str) -> bool:
-        """No: a message per report is what readers of a task's queue look at."""
-        return False
-
     def queue(self, rkey: str) -> Queue:
         """Return the task's queue."""
         return self._template.copy(name=rkey, routing_key=rkey)
+
+    def reader(self, parts: ReaderParts) -> Reader:
+        """Return what consumes the queues of the tasks that somebody waits for."""
+        return QueuePerTaskReader(parts)
 
 
 def _is_uuid(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""One shared stream: everyone reads every result, again and again."""
+"""``ResultStream``: where results go, and how the stream is declared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Final
 
 from aioresults import validation
 from aioresults.errors import (
@@ -18,17 +18,25 @@ from aioresults.errors import (
     PreconditionFailed,
 )
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
-from aioresults.routing.base import OURS, RoutingOptions, Stream
+from aioresults.routing.base import OURS, Reader, ReaderParts, Routing, RoutingOptions
+from aioresults.routing.result_stream.reader import ResultStreamReader
 
 #: The segments of a stream, in bytes. The upper limit is RabbitMQ's. Below the lower one it accepts the stream and
 #: confirms nothing: 4.3 with less than about 1,500 bytes, 3.10 with some sizes below 60.
-MIN_SEGMENT = 4096
-MAX_SEGMENT = 3_000_000_000
+MIN_SEGMENT: Final = 4096
+MAX_SEGMENT: Final = 3_000_000_000
 
 
 @dataclass(frozen=True)
-class ResultStream:
+class ResultStream(Routing):
     """One durable RabbitMQ stream, for all results: status pages, many readers, history.
+
+    Example::
+
+        async with AMQPBackend("memory://example", routing=ResultStream()) as backend:
+            await backend.store_result("task", 42)
+            for _ in range(2):  # again and again, in any process
+                assert await backend.wait_for("task", timeout=5) == 42
 
     Whoever opens a backend that is not ``store_only`` reads the stream from its beginning, and then as it grows, and
     keeps an index of it in memory. So any process answers for any id, any number of times; nothing is consumed. The
@@ -44,7 +52,12 @@ class ResultStream:
             the stream, and fetches them when they are asked for.
         index_count: of how many tasks it keeps at least the place. An unknown id is searched for in the stream only
             when there were more.
+        expires: seconds after which readers ignore a result; None for never. The backend sets it.
     """
+
+    rereads: ClassVar[bool] = True
+    knows_absence: ClassVar[bool] = True
+    dated: ClassVar[bool] = True
 
     name: str = OURS + "results"
     max_age: float | timedelta | None = None
@@ -71,19 +84,7 @@ class ResultStream:
 
     def configured(self, options: RoutingOptions) -> ResultStream:
         """Fill in how long results are kept."""
-        for name in ("exchange", "exchange_type", "auto_delete"):
-            if getattr(options, name) is not None:
-                raise ConfigurationError(f"{name} has no meaning for a ResultStream: it is on the default exchange")
-        return replace(self, expires=options.expires)
-
-    @property
-    def reply_to(self) -> None:
-        """None: everyone reads the same stream."""
-
-    @property
-    def exchange(self) -> Exchange:
-        """The default exchange."""
-        return Exchange()
+        return replace(super().configured(options), expires=options.expires)
 
     @cached_property
     def _queue(self) -> Queue:
@@ -100,7 +101,7 @@ class ResultStream:
         """Return the stream."""
         return (self._queue,)
 
-    def explained(self, error: AioResultsError) -> AioResultsError:
+    def explain(self, error: AioResultsError) -> AioResultsError:
         """Return what to do about a stream that the broker refused."""
         text = str(error)
         if isinstance(error, InequivalentArgument):
@@ -119,29 +120,23 @@ class ResultStream:
             return ConfigurationError(f"the broker refuses the stream {self.name!r} as it is described: {text}")
         return error
 
-    def rkey(self, task_id: str) -> str:
-        """Return the task id: a task has no address of its own here."""
-        return validation.short_string("a task id", validation.task_id(task_id))
-
     def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
         """Return the stream and the task id: that is what readers look for, whatever the request says."""
         return self.name, task_id
 
-    def queue(self, rkey: str) -> None:
-        """Return None: tasks have no queues of their own here."""
-
-    def inbox(self) -> None:
-        """Return None: processes have no queues of their own here."""
-
-    @property
-    def keeps_inbox(self) -> bool:
-        """False: there is none."""
-        return False
-
-    def stream(self) -> Stream:
-        """Return the stream."""
-        return Stream(self._queue, self.expires, self.index_bytes, self.index_count)
-
     def coalesces(self, routing_key: str) -> bool:
         """Yes: only we read it."""
         return True
+
+    def inbox(self) -> Queue:
+        """Return the stream."""
+        return self._queue
+
+    def reader(self, parts: ReaderParts) -> Reader:
+        """Return what reads the stream."""
+        stream = parts.overrides.inbox()
+        if stream is None:
+            raise ConfigurationError("inbox() of the backend returns None, and ResultStream needs a stream to read")
+        return ResultStreamReader(
+            parts, stream, max_age=self.expires, index_bytes=self.index_bytes, index_count=self.index_count
+        )

@@ -14,11 +14,11 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from aioresults.background.channel_pool import ChannelPool
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, ChannelClosed
-from aioresults.events import Blocked, Connected, ConnectFailed, ConnectionLost, ConnectRefused, Emit, Unblocked, log
+from aioresults.events import Blocked, Connected, ConnectFailed, ConnectionLost, ConnectRefused, Events, Unblocked
+from aioresults.sessions.channel_pool import ChannelPool
 from aioresults.timing import LoopLag, fail_after
 from aioresults.transport.base import Channel, Connection, Transport
 
@@ -28,6 +28,21 @@ T = TypeVar("T")
 RECONNECT_INTERVAL: Final = 1.0
 
 
+class SessionOwner(Protocol):
+    """Whoever uses the sessions."""
+
+    async def prepare(self, session: Session) -> None:
+        """Declare what must exist before anyone uses a new session.
+
+        An error that is not ``BrokerUnavailable`` or ``ChannelClosed`` counts as being refused for good.
+        """
+        ...
+
+    def refused(self, error: AioResultsError) -> None:
+        """The broker refuses us, and trying again does not help."""
+        ...
+
+
 class Session:
     """One live connection to the broker; two of them, when something is consumed.
 
@@ -35,17 +50,18 @@ class Session:
     connection of its own.
 
     Args:
+        sessions: what this is one of; is told when it is lost, and when the broker blocks it.
         connections: one to publish, and one to consume if anything is; a further one is added when it is needed.
     """
 
-    def __init__(self, transport: Transport, connections: list[Connection], rpc_timeout: float) -> None:
-        self._transport = transport
+    def __init__(self, sessions: Sessions, connections: list[Connection]) -> None:
+        self._sessions = sessions
         self._connections = connections
         self._publishing, self._consuming = connections[0], connections[-1]
-        self._rpc_timeout = rpc_timeout
-        self._publish_pool = self._consume_pool = ChannelPool(self._publishing, rpc_timeout)
+        self._rpc_timeout = sessions.rpc_timeout
+        self._publish_pool = self._consume_pool = ChannelPool(self._publishing, self._rpc_timeout)
         if self._consuming is not self._publishing:
-            self._consume_pool = ChannelPool(self._consuming, rpc_timeout)
+            self._consume_pool = ChannelPool(self._consuming, self._rpc_timeout)
         self._publisher: Channel | None = None
         self._apart: Connection | None = None
         self._closing: set[asyncio.Future[None]] = set()
@@ -57,20 +73,17 @@ class Session:
         self.blocked: str | None = None
         for connection in connections:
             connection.on_close(self._on_close)
+        self._publishing.on_blocked(self._on_blocked)
 
     def _on_close(self, reason: BaseException) -> None:
         if not self.lost.done():
             lost = reason if isinstance(reason, BrokerUnavailable) else BrokerUnavailable(str(reason))
             self.lost.set_result(lost)
+            self._sessions.session_lost(self)
 
-    def on_blocked(self, callback: Callable[[str | None], None]) -> None:
-        """Have ``callback`` called when the broker blocks what is published here (why), and releases it (None)."""
-
-        def note(reason: str | None) -> None:
-            self.blocked = reason
-            callback(reason)
-
-        self._publishing.on_blocked(note)
+    def _on_blocked(self, reason: str | None) -> None:
+        self.blocked = reason
+        self._sessions.session_blocked(self)
 
     @property
     def publisher(self) -> Channel | None:
@@ -117,7 +130,7 @@ class Session:
         """Open a channel for the user's own work, on a connection apart: what goes wrong there disturbs nothing."""
         async with fail_after(self._rpc_timeout), self._opening_apart:
             if self._apart is None or self._apart.is_closed:
-                self._apart = await self._transport.connect()
+                self._apart = await self._sessions.transport.connect()
                 self._connections.append(self._apart)
                 if self._is_over:  # meanwhile: nobody else will close it
                     await self._apart.close()
@@ -135,32 +148,28 @@ class Sessions:
 
     Args:
         transport: where connections come from.
-        prepare: awaited with each new session before anyone uses it, to declare what must exist; an error of it
-            that is not ``BrokerUnavailable`` or ``ChannelClosed`` counts as being refused for good.
-        on_refused: called when trying again does not help.
+        owner: prepares each new session, and is told when the broker refuses us.
+        events: is told of each loss, failure, refusal and success, and when the broker blocks publishers.
         store_only: no connection to consume.
         connect_timeout: seconds in which every address is tried: an attempt has its share of them.
         rpc_timeout: seconds for one operation.
-        emit: is told of each loss, failure, refusal and success, and when the broker blocks publishers.
     """
 
     def __init__(
         self,
         transport: Transport,
+        owner: SessionOwner,
+        events: Events,
         *,
-        prepare: Callable[[Session], Awaitable[None]],
-        on_refused: Callable[[AioResultsError], None],
         store_only: bool,
         connect_timeout: float,
         rpc_timeout: float,
-        emit: Emit = log,
     ) -> None:
-        self._transport = transport
+        self.transport: Final = transport
         #: Where the last attempt led to, without the password.
         self._uri = transport.as_uri()
-        self._emit = emit
-        self._prepare = prepare
-        self._on_refused = on_refused
+        self._events = events
+        self._owner = owner
         self._store_only = store_only
         self._attempt_timeout = connect_timeout / transport.nodes
         self.rpc_timeout: Final = rpc_timeout
@@ -168,7 +177,9 @@ class Sessions:
         self._asked = asyncio.Event()
         self._refusal: AioResultsError | None = None
         self._end: AioResultsError | None = None
-        self._current: Session | None = None
+        #: The session that can be used now; None from the moment it is lost, though it may take seconds to close. An
+        #: attribute, because every store looks here.
+        self.current: Session | None = None
         #: Why there is no session now.
         self.last_error: AioResultsError = BrokerUnavailable("no attempt to connect has ended yet")
         #: Sessions so far, failed attempts to connect so far.
@@ -179,12 +190,6 @@ class Sessions:
         self._blocked_at = 0.0
         self._away_since = monotonic()
 
-    @property
-    def current(self) -> Session | None:
-        """The session that can be used now; none from the moment it is lost, though it may take seconds to close."""
-        session = self._current
-        return None if session is None or session.lost.done() else session
-
     async def live(self) -> AsyncGenerator[Session, None]:
         """Yield sessions for ever, the next one when the caller has finished with the last.
 
@@ -194,7 +199,7 @@ class Sessions:
         attempt = failed = 0
         is_starting = False
         while True:
-            self._uri = self._transport.as_uri()
+            self._uri = self.transport.as_uri()
             try:
                 session = await self._open()
             except BrokerUnavailable as error:
@@ -219,7 +224,7 @@ class Sessions:
                         self._establish(session, failed + 1)
                         yield session
                     finally:
-                        self._current = None
+                        self.current = None
                         if session.lost.done():
                             self._lost(session.lost.result(), lag.recent())
                         await session.close()
@@ -234,13 +239,13 @@ class Sessions:
         try:
             async with fail_after(self._attempt_timeout):
                 connections = [await self._connect(opened) for _ in range(1 if self._store_only else 2)]
-                session = Session(self._transport, connections, self.rpc_timeout)
+                session = Session(self, connections)
                 opened.append(session)
-                await self._prepare(session)
+                await self._owner.prepare(session)
             return session
         except BaseException as error:
             if opened:
-                self._transport.skip()  # it let us in, and was of no use
+                self.transport.skip()  # it let us in, and was of no use
             for each in reversed(opened):
                 await each.close()
             if isinstance(error, Exception) and not isinstance(error, AioResultsError):
@@ -248,43 +253,53 @@ class Sessions:
             raise
 
     async def _connect(self, opened: list[Connection | Session]) -> Connection:
-        connection = await self._transport.connect()
+        connection = await self.transport.connect()
         opened.append(connection)
         return connection
 
     def _establish(self, session: Session, attempts: int) -> None:
         self.count += 1
-        self._current = session
-        session.on_blocked(self._blocked)
+        if not session.lost.done():
+            self.current = session
         self._notify()
         away = monotonic() - self._away_since
-        self._emit(Connected(self._uri, self.count, attempts, away))
+        self._events.emit(Connected(self._uri, self.count, attempts, away))
+        if session.blocked is not None:
+            self.session_blocked(session)
 
-    def _blocked(self, reason: str | None) -> None:
-        if reason is None:
-            self._emit(Unblocked(self._uri, monotonic() - self._blocked_at))
+    def session_lost(self, session: Session) -> None:
+        """Note that a session can be used no longer."""
+        if self.current is session:
+            self.current = None
+
+    def session_blocked(self, session: Session) -> None:
+        """Tell that the broker blocks what a session publishes, or that it takes messages again."""
+        if session is not self.current:
+            return  # nobody uses it yet, or any more
+        if session.blocked is None:
+            self._events.emit(Unblocked(self._uri, monotonic() - self._blocked_at))
         else:
             self.blocks += 1
             self._blocked_at = monotonic()
-            self._emit(Blocked(self._uri, reason))
+            self._events.emit(Blocked(self._uri, session.blocked))
 
     def _lost(self, error: BrokerUnavailable, lag: float) -> None:
         self.last_error = error
         self._away_since = monotonic()
-        self._emit(ConnectionLost(self._uri, str(error), lag))
+        self._events.emit(ConnectionLost(self._uri, str(error), lag))
 
     def _failed(self, error: BrokerUnavailable, attempt: int) -> None:
         self.failures += 1
         self.last_error = error
-        self._emit(ConnectFailed(self._uri, str(error), attempt))
+        self._events.emit(ConnectFailed(self._uri, str(error), attempt))
         self._notify()
 
     async def _refused(self, error: AioResultsError) -> None:
         self.failures += 1
         self.last_error = self._refusal = error
         self._asked.clear()
-        self._emit(ConnectRefused(self._uri, str(error)))
-        self._on_refused(error)
+        self._events.emit(ConnectRefused(self._uri, str(error)))
+        self._owner.refused(error)
         self._notify()
         await self._asked.wait()
 

@@ -12,12 +12,12 @@ import anyio
 import pytest
 
 from aioresults import AMQPBackend, BackendClosed, ConfigurationError, EncodeError, ResultTimeout, WrongEventLoop
-from aioresults.stored import Stored
+from aioresults.sessions.outbox import PendingStore
 
 
-def stored(value: object) -> Stored:
+def stored(value: object) -> PendingStore:
     """Return one that is confirmed soon."""
-    report = Stored("t-1", "t-1", b"", value)
+    report = PendingStore("t-1", "t-1", b"", value)
     asyncio.get_running_loop().call_soon(report.confirm)
     return report
 
@@ -64,11 +64,11 @@ WAYS: list[Callable[[Coroutine[Any, Any, Any]], Any]] = [
 
 @pytest.mark.parametrize("way", WAYS)
 class TestAwaited:
-    async def test_returns_the_result(self, way: Callable[[Stored], Any]) -> None:
+    async def test_returns_the_result(self, way: Callable[[PendingStore], Any]) -> None:
         assert await way(stored(42)) == 42
 
-    async def test_raises_the_error(self, way: Callable[[Stored], Any]) -> None:
-        failed = Stored("t-1", "", b"", None)
+    async def test_raises_the_error(self, way: Callable[[PendingStore], Any]) -> None:
+        failed = PendingStore("t-1", "", b"", None)
         failed.fail(BackendClosed("x"))
         with pytest.raises((BackendClosed, ExceptionGroup)) as caught:
             await way(failed)
@@ -77,8 +77,8 @@ class TestAwaited:
             [error] = error.exceptions
         assert isinstance(error, BackendClosed)
 
-    async def test_cancelled_it_is_withdrawn(self, way: Callable[[Stored], Any]) -> None:
-        report = Stored("t-1", "", b"", None)
+    async def test_cancelled_it_is_withdrawn(self, way: Callable[[PendingStore], Any]) -> None:
+        report = PendingStore("t-1", "", b"", None)
 
         async def call() -> None:
             await way(report)
@@ -93,7 +93,7 @@ class TestAwaited:
 
 
 async def test_a_task_that_never_ran_withdraws_it() -> None:
-    report = Stored("t-1", "", b"", None)
+    report = PendingStore("t-1", "", b"", None)
     task = asyncio.create_task(report)
     task.cancel()
     await asyncio.wait([task])
@@ -107,7 +107,7 @@ async def test_a_task_says_what_it_runs() -> None:
 
 
 async def test_what_was_told_first_stays() -> None:
-    report = Stored("t-1", "", b"", 1)
+    report = PendingStore("t-1", "", b"", 1)
     report.confirm()
     report.fail(BackendClosed("x"))
     report.confirm()

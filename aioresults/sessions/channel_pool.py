@@ -21,8 +21,8 @@ POOL_SIZE: Final = 16
 class ChannelPool:
     """Channels of ``connection``, each used by one operation at a time.
 
-    An operation runs as a task of its own: cancelling its caller neither cancels it nor closes a channel. A channel
-    that an operation broke is dropped, with whatever was unacknowledged on it.
+    An operation runs as a task of its own: cancelling its caller neither cancels the operation nor closes a channel. A
+    channel on which an operation failed is dropped, with whatever was unacknowledged on it.
 
     Args:
         timeout: seconds that one operation may take.
@@ -79,7 +79,7 @@ class ChannelPool:
             self._pass_on()
 
     def _note(self, error: BaseException, began: float) -> None:
-        """Take a refusal for an answer; when there has been none since ``began``, let nobody wait longer for a turn."""
+        """Count a refusal as an answer; when no answer came since ``began``, end the waits for a turn."""
         if not isinstance(error, BrokerUnavailable):
             self._answered = monotonic()
         elif self._answered < began:

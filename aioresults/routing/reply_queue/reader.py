@@ -1,28 +1,30 @@
-"""The background task that brings in results from one inbox: deliveries -> decode -> waiters -> ack.
+"""Brings in results from the inbox of this process: deliveries -> decode -> waiters -> acknowledgement.
 
-The counterpart of ``drain`` for a routing that has one queue per process. What is acknowledged is in the hands of
-whoever waits for it, or kept as unclaimed.
+What is acknowledged is in the hands of whoever waits for it, or kept in memory as unclaimed. What a named inbox holds
+and this process cannot read stays there for the next process of that name.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
 from typing import Any, Final
 
-from aioresults.background.repeats import Repeats
-from aioresults.background.sessions import Session
 from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError, NotFound
-from aioresults.events import Dropped, Emit, QueueLost, log
+from aioresults.events import Dropped, QueueLost
 from aioresults.messaging import Consumer, Message, Queue
-from aioresults.serialization.report_codec import ReportCodec
-from aioresults.waiting.waiters import Waiters
+from aioresults.routing.base import Reader, ReaderParts
+from aioresults.sessions.sessions import Session
 
 logger = logging.getLogger("aioresults")
 
 #: Unacknowledged messages, each of up to some hundred reports.
 PREFETCH: Final = 100
+#: Of a named inbox any number: those that cannot be read here are kept unacknowledged, and must not stop the others.
+ANY_NUMBER: Final = 0
+#: Bytes of messages that cannot be read here and are kept for another process.
+MAX_HELD_BYTES: Final = 64 * 2**20
 #: Messages that are acknowledged together, and seconds that one waits for the others.
 ACK_COUNT: Final = 20
 ACK_DELAY: Final = 0.005
@@ -30,49 +32,43 @@ ACK_DELAY: Final = 0.005
 RETRY_INTERVAL: Final = 1.0
 
 
-class Inbox:
-    """Consumes one queue for as long as the backend lives.
+class ReplyQueueReader(Reader):
+    """Consumes one queue for as long as the backend is open.
 
     Args:
-        keep: whether the queue stays when the backend is closed.
-        consumer: the class of what consumes.
-        emit: is told when the queue was lost, and of messages that cannot be read.
+        queue: the inbox.
+        keep: whether it stays, with what is in it, when the backend is closed.
     """
 
-    def __init__(
-        self,
-        queue: Queue,
-        waiters: Waiters,
-        reports: ReportCodec,
-        *,
-        keep: bool,
-        consumer: type[Consumer] = Consumer,
-        emit: Emit = log,
-    ) -> None:
-        self._emit = emit
+    def __init__(self, parts: ReaderParts, queue: Queue, *, keep: bool) -> None:
+        super().__init__(parts)
+        self.reply_to = queue.name
         self._queue = queue
-        self._waiters = waiters
-        self._reports = reports
         self._keep = keep
-        self._make_consumer = consumer
         self._consumer: Consumer | None = None
         self._ended: asyncio.Future[None] | None = None
-        #: What was received last and is not acknowledged yet, and how many with it.
-        self._last: Message | None = None
-        self._unsettled = 0
-        self.received = 0
-        self.undecodable = 0
-        self.repeated = 0
-        self._repeats = Repeats()
+        #: What was read and is not acknowledged yet, oldest first.
+        self._unsettled: list[Message] = []
+        #: What could not be read and is kept for another process, oldest first.
+        self._held: deque[Message] = deque()
+        self._held_bytes = 0
 
-    def __len__(self) -> int:
+    @property
+    def consuming(self) -> int:
         """How many queues are consumed."""
         return int(self._ended is not None and not self._ended.done())
+
+    @property
+    def has_to_delete(self) -> bool:
+        """Whether the inbox is nobody's after this."""
+        return not self._keep
+
+    # From session to session
 
     async def start(self, session: Session) -> None:
         """Declare the inbox and consume it."""
         if self._consumer is not None and not await self._is_there(session):
-            self._emit(QueueLost(self._queue.name))
+            self.parts.events.emit(QueueLost(self._queue.name))
         declared = await session.run(lambda channel: self._queue(channel).declare())
         if declared.consumer_count and self._consumer is None:
             logger.warning(
@@ -83,7 +79,9 @@ class Inbox:
         if self._consumer is not None:
             # Still open where the broker cancelled the consumer alone, as when a queue's leader moves.
             await self._consumer.channel.close()
-        channel = await session.consumer(PREFETCH)
+        self._held.clear()  # the broker has these again, and sends them again
+        self._held_bytes = 0
+        channel = await session.consumer(ANY_NUMBER if self._keep else PREFETCH)
         self._ended = ended = asyncio.get_running_loop().create_future()
 
         def end(_: object) -> None:
@@ -91,7 +89,7 @@ class Inbox:
                 ended.set_result(None)
 
         channel.on_close(end)
-        self._consumer = self._make_consumer(channel, on_message=self._receive, on_cancel=end)
+        self._consumer = self.parts.overrides.Consumer(channel, on_message=self.on_message, on_cancel=end)
         await self._consumer.attach(self._queue.name)
 
     async def _is_there(self, session: Session) -> bool:
@@ -100,9 +98,6 @@ class Inbox:
         except NotFound:
             return False
         return True
-
-    async def caught_up(self, timeout: float) -> None:
-        """Return at once: the broker keeps what is not here."""
 
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost; an inbox that was deleted meanwhile is declared again."""
@@ -117,77 +112,70 @@ class Inbox:
                 logger.warning("the inbox could not be consumed, trying again: %s", error)
                 await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
             except AioResultsError as error:
-                self._waiters.fail_all(error)
+                self.waiters.fail_all(error)
                 await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
 
     async def finish(self, session: Session) -> None:
-        """Acknowledge what was received, and delete the inbox, if it is nobody's after this."""
+        """Acknowledge what was read, and delete the inbox, if it is nobody's after this."""
         self._acknowledge()
         if not self._keep:
             if self._consumer is not None:
                 await self._consumer.cancel_by_queue(self._queue.name)
             await session.run(lambda channel: self._queue(channel).delete())
 
-    @property
-    def has_to_delete(self) -> bool:
-        """Whether the inbox is nobody's after this."""
-        return not self._keep
+    # What is received
 
-    async def stop(self, error: AioResultsError) -> None:
-        """Do nothing: all that goes on goes on in ``run``."""
-
-    def stats(self) -> dict[str, int | bool | str]:
-        """Return figures."""
-        return {
-            "consuming": len(self),
-            "received": self.received,
-            "repeated": self.repeated,
-            "undecodable": self.undecodable,
-        }
-
-    def deletion(self, task_id: str) -> None:
-        """Return None: what was taken is gone."""
-
-    def forgetting(self, task_id: str) -> AbstractContextManager[None]:
-        """Do nothing: a task has no queue of its own here."""
-        return nullcontext()
-
-    def _receive(self, message: Message) -> None:
+    def on_message(self, message: Message) -> None:
+        """Take in one message: a report, or a batch of them."""
         self.received += 1
         message_id = message.properties.message_id
-        if message_id in self._repeats:
-            self.repeated += 1
+        if self.is_repeated(message_id):
             message.ack()
             return
+        readable = True
         try:
-            for report, document in self._reports.read_all(message):
+            for report, document in self.parts.codec.read_all(message):
                 if isinstance(report, DecodeError):
-                    self._drop(report)
+                    readable = False
+                    self.refuse(report, dropped=not self._keep)
                 else:
-                    self._waiters.report(report, document)
+                    self.deliver(report, document)
         except DecodeError as error:
-            self._drop(error)
-            message.reject()
-        else:
-            self._repeats.note(message_id)
+            readable = False
+            self.refuse(error, dropped=not self._keep)
+        if readable:
+            self.deduplicator.note(message_id)
             self._acknowledge_soon(message)
+        elif self._keep:
+            self._hold(message)
+        else:
+            message.reject()
+
+    def _hold(self, message: Message) -> None:
+        """Keep a message unacknowledged: the broker gives it to the next process of this name.
+
+        Returned now, it would come straight back (measured).
+        """
+        self._held.append(message)
+        self._held_bytes += len(message.body)
+        while self._held_bytes > MAX_HELD_BYTES:
+            oldest = self._held.popleft()
+            self._held_bytes -= len(oldest.body)
+            oldest.reject()
+            self.parts.events.emit(Dropped(None, f"more than {MAX_HELD_BYTES} bytes of the inbox cannot be read here"))
 
     def _acknowledge_soon(self, message: Message) -> None:
         """Acknowledge it with those that follow at once: a frame for each costs a third of what reading it does."""
-        self._unsettled += 1
-        if self._last is None:
+        if not self._unsettled:
             asyncio.get_running_loop().call_later(ACK_DELAY, self._acknowledge)
-        self._last = message
-        if self._unsettled >= ACK_COUNT:
+        self._unsettled.append(message)
+        if len(self._unsettled) >= ACK_COUNT:
             self._acknowledge()
 
     def _acknowledge(self) -> None:
-        if self._last is not None:
-            self._last.ack(multiple=True)
-            self._last, self._unsettled = None, 0
-
-    def _drop(self, error: DecodeError) -> None:
-        self.undecodable += 1
-        self._emit(Dropped(error.task_id, str(error)))
-        for task_id in (*error.task_ids, *([error.task_id] if error.task_id else ())):
-            self._waiters.fail(task_id, error)
+        unsettled, self._unsettled = self._unsettled, []
+        if unsettled and not self._held:
+            unsettled[-1].ack(multiple=True)
+            return
+        for message in unsettled:  # one for all would acknowledge those that are held as well
+            message.ack()

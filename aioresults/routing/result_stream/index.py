@@ -8,17 +8,22 @@ There may be a million ids, so the reports of a task are not objects but bytes: 
 is a header (offset, seconds since the epoch, what the document is) and the document; one without its document is a
 header alone. Ids are kept in the order of their last report, so what has to go stands in front. It goes a sixteenth at
 a time: a dict that loses its first keys one by one is slow to find the next.
+
+Which report of a task counts is found out when somebody asks, and remembered: each report is decoded once for that, so
+asking costs the same however often a task has reported.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, filterfalse, islice
 from time import time as wall_clock
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
+from aioresults import states
 from aioresults.serialization import Document
+from aioresults.waiting.memory import Precedence
 
 _HEADER: Final = struct.Struct(">QIB")
 _SIZE: Final = _HEADER.size
@@ -32,7 +37,88 @@ HISTORY: Final = 1000
 #: Reports between two looks for what is too old.
 _SWEEP: Final = 1024
 
-_Entry = bytes | list[bytes]
+
+class Judge(Precedence, Protocol):
+    """What tells which report of a task counts."""
+
+    def status_of(self, document: Document) -> str | None:
+        """Return the state that a document reports; None when it cannot be read."""
+        ...
+
+
+class Keeper(Protocol):
+    """What says which tasks must stay in the index."""
+
+    def must_stay(self, task_id: str) -> bool:
+        """Return whether somebody is being told of a task."""
+        ...
+
+
+class _History(list[bytes]):
+    """The records of a task that has reported more than once, and which of them counts, as far as they were judged."""
+
+    __slots__ = ("best", "judged", "status", "unreadable")
+
+    def __init__(self, records: Iterable[bytes]) -> None:
+        super().__init__(records)
+        self._start_over()
+
+    def _start_over(self) -> None:
+        #: How many records, from the first on, were judged.
+        self.judged = 0
+        #: The record that counts among those, and the state that it reports.
+        self.best: int | None = None
+        self.status = ""
+        #: The last one among those that cannot be read.
+        self.unreadable: int | None = None
+
+    def counting(self, index: Index, task_id: str, judge: Judge) -> int | None:
+        """Return the number of the record that counts, or that cannot be read where no result is known; None for none.
+
+        Raises:
+            _Elsewhere: a document has to be fetched before that can be told.
+        """
+        oldest = index.oldest()
+        known = [number for number in (self.best, self.unreadable) if number is not None]
+        if any(_time(self[number]) < oldest for number in known):
+            self._start_over()
+        for number in range(self.judged, len(self)):
+            record = self[number]
+            if record[_SIZE - 1] != _FORGOTTEN and _time(record) >= oldest:
+                status = judge.status_of(index.document(task_id, record))
+                if status is None:
+                    self.unreadable = number
+                elif self.best is None or judge.supersedes(status, self.status):
+                    self.best, self.status = number, status
+            self.judged = number + 1
+        is_ready = self.best is not None and self.status in states.READY_STATES
+        return self.best if self.unreadable is None or is_ready else self.unreadable
+
+    def drop_one(self) -> bytes:
+        """Drop a record in the middle, and return it."""
+        dropped = HISTORY // 2
+        while dropped in (self.best, self.unreadable):
+            dropped += 1
+        self.judged -= dropped < self.judged
+        if self.best is not None:
+            self.best -= dropped < self.best
+        if self.unreadable is not None:
+            self.unreadable -= dropped < self.unreadable
+        return self.pop(dropped)
+
+    def stripped(self) -> _History:
+        """Return it without the documents."""
+        history = _History(map(_strip, self))
+        history.judged, history.best, history.status = self.judged, self.best, self.status
+        history.unreadable = self.unreadable
+        return history
+
+
+class _Elsewhere(Exception):
+    """A document has to be fetched first."""
+
+
+_Entry = bytes | _History
 
 
 class Position(NamedTuple):
@@ -49,8 +135,7 @@ class Index:
         max_bytes: of documents.
         max_count: of task ids.
         max_age: seconds; None for no limit.
-        keep: whether a task must stay, with its documents, since somebody is being told of it. They may be more than
-            the bounds allow.
+        keeper: says which tasks must stay, with their documents. They may be more than the bounds allow.
         clock: seconds since the epoch.
     """
 
@@ -60,13 +145,13 @@ class Index:
         max_count: int,
         max_age: float | None,
         *,
-        keep: Callable[[str], bool] = lambda _: False,
+        keeper: Keeper | None = None,
         clock: Callable[[], float] = wall_clock,
     ) -> None:
         self._max_bytes = self._strip_above = max_bytes
         self._max_count = self._drop_above = max_count
         self._max_age = max_age
-        self._keep = keep
+        self._keeper = keeper
         self._clock = clock
         self._kinds: list[tuple[str | None, str | None]] = []
         self._here: dict[str, _Entry] = {}
@@ -88,7 +173,7 @@ class Index:
     @property
     def is_complete(self) -> bool:
         """Whether every id is known of which the stream holds something that counts."""
-        return self.floor == 0 or self._floor_time < self._oldest()
+        return self.floor == 0 or self._floor_time < self.oldest()
 
     # What is read
 
@@ -96,7 +181,7 @@ class Index:
         """Take in a report that was read at the end of the stream; return whether it is young enough to count."""
         task_id = document.task_id
         record = self._record(position, document)
-        if task_id is None or record is None or position.time < self._oldest():
+        if task_id is None or record is None or position.time < self.oldest():
             return False
         entry = self._here.pop(task_id, None)
         if entry is None:
@@ -104,13 +189,13 @@ class Index:
         self.bytes += _size(record)
         if entry is None:
             self._here[task_id] = record
-        elif isinstance(entry, list):
+        elif isinstance(entry, _History):
             entry.append(record)
             if len(entry) > HISTORY:
-                self.bytes -= _size(entry.pop(HISTORY // 2))
+                self.bytes -= _size(entry.drop_one())
             self._here[task_id] = entry
         else:
-            self._here[task_id] = [entry, record]
+            self._here[task_id] = _History((entry, record))
         self._make_room()
         return True
 
@@ -131,19 +216,36 @@ class Index:
 
     def documents(self, task_id: str) -> list[Document] | None:
         """Return the documents of a task in order, none if it is unknown; None when some have to be fetched first."""
-        entry = self._here.get(task_id)
-        if entry is None:
-            entry = self._elsewhere.get(task_id)
-            if entry is None:
+        entry = self._here.get(task_id) or self._elsewhere.get(task_id)
+        try:
+            return [] if entry is None else [self.document(task_id, record) for record in self._valid(entry)]
+        except _Elsewhere:
+            return None
+
+    def latest(self, task_id: str, judge: Judge, *, newest: bool = False) -> list[Document] | None:
+        """Return the document of the report that counts, none if there is none; None when some must be fetched first.
+
+        Args:
+            newest: only if the report that came last is the one that counts.
+        """
+        entry = self._here.get(task_id) or self._elsewhere.get(task_id)
+        if entry is None or isinstance(entry, bytes):
+            return self.documents(task_id)
+        try:
+            number = entry.counting(self, task_id, judge)
+            if number is None or (newest and number < len(entry) - 1):
                 return []
-        documents = []
-        for record in self._valid(entry):
-            kind = record[_SIZE - 1]
-            if kind == _ELSEWHERE:
-                return None
-            content_type, content_encoding = self._kinds[kind - _FIRST_KIND]
-            documents.append(Document(task_id, content_type, content_encoding, record[_SIZE:]))
-        return documents
+            return [self.document(task_id, entry[number])]
+        except _Elsewhere:
+            return None
+
+    def document(self, task_id: str, record: bytes) -> Document:
+        """Return the document in a record; raises ``_Elsewhere`` when it is only in the stream."""
+        kind = record[_SIZE - 1]
+        if kind == _ELSEWHERE:
+            raise _Elsewhere
+        content_type, content_encoding = self._kinds[kind - _FIRST_KIND]
+        return Document(task_id, content_type, content_encoding, record[_SIZE:])
 
     def missing(self, task_id: str) -> list[int]:
         """Return the offsets of the messages from which documents of a task have to be fetched."""
@@ -152,23 +254,22 @@ class Index:
 
     def _valid(self, entry: _Entry) -> Iterator[bytes]:
         """Yield the records that count: those after the last tombstone, and not too old."""
-        oldest = self._oldest()
-        records = [entry] if isinstance(entry, bytes) else entry
-        for record in records:
+        oldest = self.oldest()
+        for record in _records(entry):
             _, time, kind = _HEADER.unpack_from(record)
             if kind != _FORGOTTEN and time >= oldest:
                 yield record
 
-    def _oldest(self) -> int:
-        """Return the first second that counts; rounded down, because of that second a report may be the last."""
+    def oldest(self) -> int:
+        """Return the first second that counts; rounded down: a report of that very second may be the last to count."""
         return 0 if self._max_age is None else int(self._clock() - self._max_age)
 
     # What is read again
 
     def restore(self, position: Position, task_id: str, documents: Iterable[Document]) -> None:
         """Put the documents of a task from one message back in their place; none: the message is gone for good."""
-        entry = self._here.get(task_id) or self._elsewhere.get(task_id) or []
-        records = [entry] if isinstance(entry, bytes) else entry
+        entry = self._here.get(task_id) or self._elsewhere.get(task_id)
+        records = _records(entry)
         if not any(_is_elsewhere(each) and _offset(each) == position.offset for each in records):
             return  # it is here, or was forgotten meanwhile
         self._pop(task_id)
@@ -178,21 +279,20 @@ class Index:
 
     def prepend(self, task_id: str, read: Iterable[tuple[Position, Document]]) -> None:
         """Take in the reports of a task that were found below ``floor``, before those that are here."""
-        entry = self._pop(task_id) or []
-        records = [entry] if isinstance(entry, bytes) else entry
+        records = _records(self._pop(task_id))
         if records:
             first = -1 if records[0][_SIZE - 1] == _FORGOTTEN else _offset(records[0])
             read = [each for each in read if each[0].offset < first]
         self._put_back(task_id, [], read, records)
 
     def _put_back(
-        self, task_id: str, before: list[bytes], read: Iterable[tuple[Position, Document]], after: list[bytes]
+        self, task_id: str, before: list[bytes], read: Iterable[tuple[Position, Document]], after: Sequence[bytes]
     ) -> None:
         found = [record for each in read if (record := self._record(*each)) is not None]
         records = [*before, *found, *after]
         self.bytes += sum(map(_size, records))
         if records:
-            self._here[task_id] = records[0] if len(records) == 1 else records
+            self._here[task_id] = records[0] if len(records) == 1 else _History(records)
         self._make_room()
 
     def _pop(self, task_id: str) -> _Entry | None:
@@ -227,25 +327,28 @@ class Index:
             self._until_sweep = _SWEEP
             self._sweep()
 
+    def _must_stay(self, task_id: str) -> bool:
+        return self._keeper is not None and self._keeper.must_stay(task_id)
+
     def _strip(self) -> None:
         """Take the documents of the oldest tasks away."""
         target, stripped = self._max_bytes - self._max_bytes // 16, []
         for task_id, entry in self._here.items():
             if self.bytes <= target:
                 break
-            if not self._keep(task_id):
+            if not self._must_stay(task_id):
                 self.bytes -= _bytes_of(entry)
                 stripped.append(task_id)
         for task_id in stripped:
             entry = self._here.pop(task_id)
-            self._elsewhere[task_id] = _strip(entry) if isinstance(entry, bytes) else [_strip(each) for each in entry]
+            self._elsewhere[task_id] = _strip(entry) if isinstance(entry, bytes) else entry.stripped()
         # Where all of them must stay, it is not to be tried for each that comes.
         self._strip_above = max(self._max_bytes, self.bytes + self._max_bytes // 16)
 
     def _drop(self) -> None:
         """Drop the oldest tasks."""
         too_many = len(self) - (self._max_count - self._max_count // 16)
-        for task_id in list(islice(filterfalse(self._keep, self._oldest_first()), too_many)):
+        for task_id in list(islice(filterfalse(self._must_stay, self._oldest_first()), too_many)):
             entry = self._pop(task_id)
             assert entry is not None
             offset, time, _ = _HEADER.unpack_from(_last(entry))
@@ -254,7 +357,7 @@ class Index:
 
     def _sweep(self) -> None:
         """Drop the tasks whose reports are too old to count."""
-        oldest, expired = self._oldest(), []
+        oldest, expired = self.oldest(), []
         for task_id in self._oldest_first():
             entry = self._elsewhere.get(task_id) or self._here[task_id]
             if _HEADER.unpack_from(_last(entry))[1] >= oldest:
@@ -267,9 +370,20 @@ class Index:
         return chain(self._elsewhere, self._here)
 
 
+def _records(entry: _Entry | None) -> Sequence[bytes]:
+    if entry is None:
+        return ()
+    return (entry,) if isinstance(entry, bytes) else entry
+
+
 def _offset(record: bytes) -> int:
     offset: int = _HEADER.unpack_from(record)[0]
     return offset
+
+
+def _time(record: bytes) -> int:
+    time: int = _HEADER.unpack_from(record)[1]
+    return time
 
 
 def _is_elsewhere(record: bytes) -> bool:

@@ -1,26 +1,27 @@
 """Reading again: documents that the index has let go of, and tasks that it has let go of altogether.
 
-Of the first it knows the message, which is fetched by its offset; calls for the same message share the fetch, and
-messages that are near each other are read in one go. For the second the stream is read from its beginning to where the
-index begins; one such search serves all that ask until it starts.
+Of the first the index knows the message, which is fetched by its offset; calls for the same message share the fetch,
+and messages that are near each other are read in one go. For the second the stream is read from its beginning to where
+the index begins; one such search serves all that ask until it starts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from heapq import heappop, heappush
 from time import monotonic
+from time import time as wall_clock
 from typing import Any, Final
 
-from aioresults.background.repeats import Repeats
-from aioresults.background.sessions import Session, Sessions
-from aioresults.background.stream.index import Index, Position
-from aioresults.background.stream.reading import Credit, position_of
 from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError
-from aioresults.messaging import Consumer, Message, Queue
+from aioresults.messaging import Message, Queue
+from aioresults.routing.base import ReaderParts
+from aioresults.routing.result_stream.index import Index, Position
 from aioresults.serialization import Document
-from aioresults.serialization.report_codec import ReportCodec
+from aioresults.sessions.sessions import Session
+from aioresults.waiting.memory import Deduplicator
 
 #: Fetches at a time; each has a channel of its own.
 PARALLEL: Final = 4
@@ -30,34 +31,69 @@ GAP: Final = 100
 SEARCH_INTERVAL: Final = 1.0
 #: Unacknowledged messages of a search.
 PREFETCH: Final = 1000
+#: Seconds that clocks of brokers and workers may differ.
+CLOCK_SKEW: Final = 60.0
+#: Seconds after which what was received is acknowledged, when nothing more comes.
+QUIET: Final = 1.0
+#: The last second that the index has room for; what claims to be later is as young as can be.
+LATEST: Final = 2**32 - 1
 
 
-class Recall:
+def position_of(message: Message) -> Position:
+    """Return where a message is in its stream, and when its writer sent it; now, if that does not say."""
+    offset = message.headers.get("x-stream-offset", 0)
+    sent = message.properties.timestamp
+    return Position(int(offset), min(max(0, int(wall_clock() if sent is None else sent)), LATEST))
+
+
+class AckBatcher:
+    """Acknowledges the messages of one channel of a stream, many at a time.
+
+    Nothing is taken off a stream by that. It lets the broker send more, and must not be owed for longer than the
+    broker's ``consumer_timeout``.
+
+    Args:
+        prefetch: how many messages of the channel may be unacknowledged.
+    """
+
+    def __init__(self, prefetch: int) -> None:
+        self._every = max(1, prefetch // 10)
+        self._owed = 0
+        self._last: Message | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, message: Message) -> None:
+        """Have ``message`` acknowledged, soon."""
+        self._last = message
+        self._owed += 1
+        if self._owed >= self._every:
+            self.settle()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(QUIET, self.settle)
+
+    def settle(self) -> None:
+        """Acknowledge all that is owed; void when the channel is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._last is not None:
+            self._last.ack(multiple=True)
+        self._owed, self._last = 0, None
+
+
+class Replay:
     """Reads from the stream what the index lacks, and puts it there.
 
     Args:
-        start: what ``x-stream-offset`` is for the beginning of what still counts.
-        rpc_timeout: seconds in which at least one message must come.
+        stream: the queue that it is.
+        max_age: seconds after which a result counts no longer; None: never.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        stream: Queue,
-        index: Index,
-        reports: ReportCodec,
-        *,
-        start: Callable[[], Any],
-        consumer: type[Consumer],
-        rpc_timeout: float,
-    ) -> None:
-        self._sessions = sessions
+    def __init__(self, parts: ReaderParts, stream: Queue, index: Index, max_age: float | None) -> None:
+        self._parts = parts
         self._stream = stream
         self._index = index
-        self._reports = reports
-        self._start = start
-        self._make_consumer = consumer
-        self._rpc_timeout = rpc_timeout
+        self._max_age = max_age
         self._fetches: dict[str, asyncio.Future[None]] = {}
         #: The offsets that each of these still lacks.
         self._left: dict[str, set[int]] = {}
@@ -70,6 +106,12 @@ class Recall:
         #: Messages fetched and searches made.
         self.fetched = 0
         self.searched = 0
+
+    def beginning(self) -> datetime | str:
+        """Return what ``x-stream-offset`` is for where what still counts begins; the broker begins a little before."""
+        if self._max_age is None:
+            return "first"
+        return datetime.fromtimestamp(max(0.0, wall_clock() - self._max_age - CLOCK_SKEW), UTC)
 
     def fetch(self, task_id: str) -> asyncio.Future[None]:
         """Have the documents of a task fetched; the future is done when they are in the index, or gone for good.
@@ -196,12 +238,12 @@ class Recall:
 
     async def _search(self, wanted: dict[str, asyncio.Future[None]]) -> None:
         found: dict[str, list[tuple[Position, Document]]] = {}
-        repeats = Repeats()
+        seen = Deduplicator()
 
         def receive(position: Position, message: Message) -> None:
-            if message.properties.message_id in repeats:
+            if message.properties.message_id in seen:
                 return
-            repeats.note(message.properties.message_id)
+            seen.note(message.properties.message_id)
             for document in self._open(message):
                 if document.task_id not in wanted:
                     continue
@@ -211,7 +253,7 @@ class Recall:
                     found.pop(document.task_id, None)  # forgotten
 
         self.searched += 1
-        await self._scan(self._start(), self._index.floor - 1, receive, prefetch=PREFETCH)
+        await self._scan(self.beginning(), self._index.floor - 1, receive, prefetch=PREFETCH)
         for task_id, read in found.items():
             self._index.prepend(task_id, read)
 
@@ -219,7 +261,7 @@ class Recall:
 
     def _open(self, message: Message) -> list[Document]:
         try:
-            return self._reports.open(message)
+            return self._parts.codec.open(message)
         except DecodeError:
             return []  # told when it arrived
 
@@ -231,9 +273,9 @@ class Recall:
         Raises:
             BrokerUnavailable: no session, or no message for ``rpc_timeout`` seconds.
         """
-        session = await self._sessions.wait(self._rpc_timeout)
+        session = await self._parts.sessions.wait(self._parts.rpc_timeout)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        progress, credit = 0, Credit(prefetch)
+        progress, acks = 0, AckBatcher(prefetch)
 
         def on_message(message: Message) -> None:
             nonlocal progress
@@ -243,15 +285,15 @@ class Recall:
                 receive(position, message)
             if position.offset >= stop and not done.done():
                 done.set_result(None)
-            credit.received(message)
+            acks.add(message)
 
         channel = await session.consumer(prefetch)
         try:
-            consumer = self._make_consumer(channel, on_message=on_message)
+            consumer = self._parts.overrides.Consumer(channel, on_message=on_message)
             await consumer.attach(self._stream.name, arguments={"x-stream-offset": start})
             await self._until(done, session, lambda: progress)
         finally:
-            credit.settle()
+            acks.settle()
             await channel.close()
 
     async def _until(self, done: asyncio.Future[None], session: Session, progress: Callable[[], int]) -> None:
@@ -260,10 +302,10 @@ class Recall:
             if session.lost.done():
                 raise BrokerUnavailable("the connection was lost while the stream was read")
             if progress() == before:
-                raise BrokerUnavailable(f"nothing came from the stream within {self._rpc_timeout:g} s")
+                raise BrokerUnavailable(f"nothing came from the stream within {self._parts.rpc_timeout:g} s")
             before = progress()
             ends: list[asyncio.Future[Any]] = [done, session.lost]
-            await asyncio.wait(ends, timeout=self._rpc_timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=self._parts.rpc_timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _settle(future: asyncio.Future[None] | None, error: AioResultsError | None) -> None:

@@ -14,21 +14,23 @@ from functools import partial
 from typing import Any, Final
 
 from aioresults import states, validation
-from aioresults.background.outbox import Outbox
-from aioresults.background.sessions import Session, Sessions
 from aioresults.errors import ChannelClosed, DecodeError, NotFound
+from aioresults.events import Events
 from aioresults.messaging import Consumer, Message, NoCacheQueue, Producer, Queue
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
-from aioresults.routing import OURS
+from aioresults.routing.base import OURS
 from aioresults.serialization.report_codec import ReportCodec
-from aioresults.stored import Stored
+from aioresults.sessions.outbox import Outbox, PendingStore
+from aioresults.sessions.sessions import Session, Sessions
 
 PREFIX: Final = OURS + "group."
 
 
 class Groups:
     """Saves, restores and deletes groups, by Celery's form: ``((id, parent), [member, ...])``.
+
+    It says where its outbox publishes (``Destinations``): to a queue for each group.
 
     Args:
         policy: how a failed save is tried again.
@@ -37,10 +39,13 @@ class Groups:
         rpc_timeout: seconds to wait for a session, and that one look may take.
     """
 
+    exchange: Final = ""
+
     def __init__(
         self,
         sessions: Sessions,
-        reports: ReportCodec,
+        codec: ReportCodec,
+        events: Events,
         *,
         policy: RetryPolicy,
         expires: float | None,
@@ -49,7 +54,7 @@ class Groups:
         producer: type[Producer],
     ) -> None:
         self._sessions = sessions
-        self._reports = reports
+        self._codec = codec
         self._expires = expires
         self._max_cached = max_cached
         self._rpc_timeout = rpc_timeout
@@ -58,17 +63,32 @@ class Groups:
         #: The newest look of this process at each group, unless the group was saved or deleted since.
         self._looks: dict[str, asyncio.Task[Any]] = {}
         #: What is on its way to the broker.
-        self.outbox: Final = Outbox(
-            sessions,
-            reports,
-            exchange="",
-            queues_for=lambda group_id: [self.queue(group_id)],
-            renew=self._renew,
-            coalesces=lambda _: False,
-            policy=policy,
-            unroutable=(),
-            producer=producer,
-        )
+        self.outbox: Final = Outbox(sessions, codec, self, events, policy=policy, producer=producer)
+
+    # Where the outbox publishes
+
+    def coalesces(self, routing_key: str) -> bool:
+        """No: a queue holds one group."""
+        return False
+
+    def queues_for(self, task_id: str) -> Sequence[Queue]:
+        """Return the queue of the group with this id."""
+        return [self.queue(task_id)]
+
+    async def declare(self, session: Session) -> None:
+        """Do nothing: the default exchange is always there."""
+
+    async def published(self, session: Session, task_id: str) -> None:
+        """Reset the expiry of an existing queue, which publishing does not do.
+
+        Passively, for the queue may have been declared with another expiry.
+        """
+        try:
+            await session.run(lambda channel: self.queue(task_id)(channel).declare(passive=True))
+        except NotFound as error:  # it expired at this moment, and the group is to be published again
+            raise ChannelClosed(error.reply_code, error.reply_text) from error
+
+    # Saving and restoring
 
     def queue(self, group_id: str) -> Queue:
         """Return the queue of a group.
@@ -89,21 +109,14 @@ class Groups:
         Raises as ``AMQPBackend.store_result``.
         """
         routing_key = self.queue(group_id).name
-        document = self._reports.write(ResultMeta.of(group_id, form, states.SUCCESS), group_id)
+        document = self._codec.write(ResultMeta.of(group_id, form, states.SUCCESS), group_id)
         self.discard(group_id)
-        saved = Stored(group_id, group_id, document, None)
+        saved = PendingStore(group_id, group_id, document)
         self.outbox.put(routing_key, saved)
         try:
             await saved
         finally:
             self.discard(group_id)  # what was seen meanwhile
-
-    async def _renew(self, session: Session, group_id: str) -> None:
-        """Put the expiry off; passively, for it may have been declared with another one."""
-        try:
-            await session.run(lambda channel: self.queue(group_id)(channel).declare(passive=True))
-        except NotFound as error:  # it expired at this moment, and is to be published again
-            raise ChannelClosed(error.reply_code, error.reply_text) from error
 
     async def restore(self, group_id: str, *, cache: bool) -> Any | None:
         """Return the form of a group, or None when there is none.
@@ -144,7 +157,7 @@ class Groups:
         if message is None:
             return None
         try:
-            meta = self._reports.read(message)
+            meta = self._codec.read(message)
         finally:
             message.requeue()
         if meta.task_id != group_id:

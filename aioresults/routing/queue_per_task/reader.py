@@ -1,0 +1,496 @@
+"""Brings in results from a queue per task: deliveries -> decode -> waiters -> acknowledgement.
+
+``QueuePerTaskReader`` compares which queues must be consumed (somebody waits for their task) with those that are, and
+acts on the difference. A new wait, a wait that ends, a cancelled consumer and a new session are all the same: a task id
+whose queue is looked at again. At most ``PARALLEL`` ids are worked on at a time, and one id never twice at once.
+
+A ready report is kept unacknowledged until a caller has it in its hands; then its queue is deleted. When every caller
+has left without it, the consumer is cancelled first and the report then requeued, for whoever asks next; so is what
+cannot be read here. Reports that are not ready are acknowledged when the waiters have them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from aioresults.errors import (
+    AioResultsError,
+    BrokerUnavailable,
+    ChannelClosed,
+    ChannelError,
+    DecodeError,
+    NotFound,
+    NotSupported,
+    ResultForgotten,
+)
+from aioresults.messaging import Consumer, Message, Queue, declaring
+from aioresults.results import ResultMeta
+from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, Reader, ReaderParts
+from aioresults.routing.queue_per_task.peek import peek, shared_queue
+from aioresults.serialization import Document
+from aioresults.sessions.channel_pool import POOL_SIZE
+from aioresults.sessions.sessions import Session
+from aioresults.transport import Channel
+
+logger = logging.getLogger("aioresults")
+
+#: Queues that are opened or closed at a time.
+PARALLEL: Final = 16
+#: Queues that are deleted at a time: apart from the others, so that a wait does not stand behind a thousand deletions.
+PARALLEL_DELETIONS: Final = 4
+#: Channels that share the consumers: an operation that the broker refuses closes its channel, and with it these.
+CHANNELS: Final = 8
+#: Unacknowledged messages per consumer. A task's reports are few; this bounds a worker that reports in a loop.
+PREFETCH: Final = 100
+#: Seconds before an id is looked at again that the broker could not attend to.
+RETRY_INTERVAL: Final = 1.0
+
+
+#: What a look showed: the report that counts, and the id of another task in the same queue.
+_Seen = tuple[ResultMeta | None, str | None]
+
+
+class SubscriptionState(Enum):
+    """Where the consumer of one queue is."""
+
+    OPEN = "open"
+    #: Cancelled by the broker: the queue was deleted, or its node lost.
+    CANCELLED = "cancelled"
+    #: Being closed by us.
+    CLOSING = "closing"
+
+
+class Subscription:
+    """The consumer of one task's queue, and the deliveries that are not settled yet."""
+
+    __slots__ = ("consumer", "is_shared", "message", "meta", "set_aside", "state", "task_id")
+
+    def __init__(self, task_id: str, consumer: Consumer) -> None:
+        self.task_id = task_id
+        self.consumer = consumer
+        self.state = SubscriptionState.OPEN
+        #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
+        self.meta: ResultMeta | None = None
+        self.message: Message | None = None
+        #: What else has to return to the queue when the consumer is closed; earlier it would come straight back.
+        self.set_aside: tuple[Message, ...] = ()
+        #: Whether the queue holds reports of another task, too.
+        self.is_shared = False
+
+    def requeue(self) -> None:
+        """Return to the queue what nobody has taken."""
+        for message in (*self.set_aside, *((self.message,) if self.message else ())):
+            message.requeue()
+
+
+class QueuePerTaskReader(Reader):
+    """Consumes the queues of the tasks that somebody waits for, and looks into the others."""
+
+    keeps_unclaimed: ClassVar[bool] = False
+
+    def __init__(self, parts: ReaderParts) -> None:
+        super().__init__(parts)
+        #: Ids whose consumer may not be as it should, and those in work: whether they have changed meanwhile.
+        self._changed: asyncio.Queue[str] = asyncio.Queue()
+        self._deletions: asyncio.Queue[str] = asyncio.Queue()
+        self._busy: dict[str, bool] = {}
+        #: Ids whose result was taken and whose queue is still to be deleted; outlives a session.
+        self._taken: dict[str, asyncio.Future[None] | None] = {}
+        self._settled = asyncio.Event()
+        self._settled.set()
+        #: Ids whose queue is being deleted because somebody here said so.
+        self._forgetting: Counter[str] = Counter()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._consumers: list[Consumer | None] = []
+        self._next_consumer = 0
+        self._opening = asyncio.Lock()
+        self._peeks: dict[str, tuple[int, asyncio.Task[_Seen]]] = {}
+        #: Whether it was told in this session that the broker does not answer for a queue.
+        self._warned = False
+
+    @property
+    def consuming(self) -> int:
+        """How many queues are consumed."""
+        return len(self._subscriptions)
+
+    @property
+    def has_to_delete(self) -> bool:
+        """Whether there are queues of results that were taken."""
+        return bool(self._taken)
+
+    def stats(self) -> dict[str, int | bool | str]:
+        """Return figures."""
+        return {**super().stats(), "deleting": len(self._taken)}
+
+    # Waits that begin and end
+
+    def wait_began(self, task_id: str) -> tuple[Sequence[ResultMeta], Document | None]:
+        """Have the queue of a task consumed."""
+        self._look_at(task_id)
+        return super().wait_began(task_id)
+
+    def wait_ended(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
+        """Have the queue of a task consumed no longer, and deleted where its result was taken."""
+        super().wait_ended(task_id, last, document, taken=taken)
+        if taken:
+            self._take_off(task_id)
+        else:
+            self._look_at(task_id)
+
+    def _look_at(self, task_id: str) -> None:
+        """Have a worker compare what should be with what is."""
+        if task_id in self._busy:
+            self._busy[task_id] = True
+        else:
+            (self._deletions if task_id in self._taken else self._changed).put_nowait(task_id)
+
+    def _take_off(self, task_id: str) -> None:
+        """Acknowledge a result that was taken, and have its queue deleted.
+
+        The first at once: deleting queues may lag behind, and ends with the process.
+        """
+        self._taken.setdefault(task_id, None)
+        self._settled.clear()
+        subscription = self._subscription(task_id)
+        if subscription is not None and subscription.message is not None:
+            subscription.message.ack()
+            subscription.message = subscription.meta = None
+        self._look_at(task_id)
+
+    def _queue_for(self, task_id: str) -> Queue | None:
+        return self.parts.overrides.queue_for(task_id)
+
+    def _name_of(self, task_id: str) -> str:
+        queue = self._queue_for(task_id)
+        return "" if queue is None else queue.name
+
+    def _subscription(self, task_id: str) -> Subscription | None:
+        queue = self._queue_for(task_id)
+        subscription = None if queue is None else self._subscriptions.get(queue.name)
+        return subscription if subscription is not None and subscription.task_id == task_id else None
+
+    # From session to session
+
+    async def run(self, session: Session) -> None:
+        """Work until ``session`` is lost. Cancelled: stop at once; the broker has what is not taken."""
+        self._subscriptions.clear()
+        self._consumers = [None] * CHANNELS
+        # What is left of the last session; whatever still matters is noted again.
+        self._changed, self._deletions = asyncio.Queue(), asyncio.Queue()
+        self._busy.clear()
+        self._warned = False
+        for task_id in {*self._taken, *self.waiters}:
+            self._look_at(task_id)
+        queues = [self._changed] * PARALLEL + [self._deletions] * PARALLEL_DELETIONS
+        workers = [asyncio.create_task(self._work(session, queue)) for queue in queues]
+        try:
+            ends: list[asyncio.Future[Any]] = [*workers, session.lost]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            outcomes = await asyncio.gather(*workers, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def finish(self, session: Session) -> None:
+        """Return when the queue of every result that was taken is deleted; nothing else matters now."""
+        workers = [asyncio.create_task(self._work(session, self._deletions)) for _ in range(PARALLEL)]
+        try:
+            await self._settled.wait()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(self, session: Session, changed: asyncio.Queue[str]) -> None:
+        while not session.lost.done():
+            task_id = await changed.get()
+            if task_id in self._busy:
+                self._busy[task_id] = True
+                continue
+            self._busy[task_id] = False
+            try:
+                await self._reconcile(session, task_id)
+            except (BrokerUnavailable, ChannelClosed) as error:
+                if not session.lost.done():
+                    self._try_again(task_id, error)
+            except ChannelError as error:
+                if task_id in self._taken:
+                    logger.warning("the queue of task %r cannot be deleted: %s", task_id, error)
+                    self._settle(task_id)
+                else:
+                    self.waiters.fail(task_id, error)
+            finally:
+                if self._busy.pop(task_id, False):
+                    self._look_at(task_id)
+
+    def _try_again(self, task_id: str, error: AioResultsError) -> None:
+        """Look at an id again, later: the broker is slow, the queue's node is down, or the channel was closed."""
+        # One line for it: there may be as many queues as there are waits, each tried again and again.
+        level, self._warned = logging.DEBUG if self._warned else logging.WARNING, True
+        logger.log(level, "the queue of task %r could not be attended to, trying again: %s", task_id, error)
+        asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._look_at, task_id)
+
+    async def _reconcile(self, session: Session, task_id: str) -> None:
+        queue = self._queue_for(task_id)
+        if queue is None:
+            return
+        subscription = self._subscriptions.get(queue.name)
+        if subscription is not None and subscription.task_id != task_id:
+            self._refuse_shared(queue, task_id, subscription.task_id)
+        elif task_id in self._taken:
+            await self._delete(session, queue, subscription)
+            self._settle(task_id)
+        elif subscription is not None:
+            if subscription.state is SubscriptionState.CANCELLED:
+                if await self._is_deleted(session, queue, subscription) and task_id not in self._forgetting:
+                    self.waiters.fail(task_id, ResultForgotten(task_id))
+                    return
+            elif task_id not in self.waiters:
+                await self._release(queue, subscription)
+            else:
+                self._offer(subscription)
+        if task_id in self.waiters and queue.name not in self._subscriptions and task_id not in self._forgetting:
+            await self._open(session, queue, task_id)
+
+    def _refuse_shared(self, queue: Queue, task_id: str, other: str) -> None:
+        """End the waits for a task whose queue is that of another one, and leave the queue alone."""
+        self.waiters.fail(task_id, shared_queue(queue.name, task_id, other))
+        self._settle(task_id)
+
+    async def _open(self, session: Session, queue: Queue, task_id: str) -> None:
+        await session.run(declaring(queue))
+        consumer = await self._consumer(session)
+        if (other := self._subscriptions.get(queue.name)) is not None:  # meanwhile
+            self._refuse_shared(queue, task_id, other.task_id)
+            return
+        self._subscriptions[queue.name] = Subscription(task_id, consumer)
+        try:
+            await consumer.attach(queue.name)
+        except (ChannelError, NotSupported) as error:
+            self._subscriptions.pop(queue.name, None)
+            if not isinstance(error, (NotFound, ChannelClosed, NotSupported)):
+                raise
+            # Deleted between the two calls, the channel was closed by another call, or a consumer of the queue that was
+            # there before is not cancelled yet, and has the tag: look again, on the next channel.
+            self._look_at(task_id)
+
+    async def _consumer(self, session: Session) -> Consumer:
+        """Return one of the shared consumers in turn, on a new channel where the last was closed."""
+        async with self._opening:
+            index = self._next_consumer = (self._next_consumer + 1) % CHANNELS
+            consumer = self._consumers[index]
+            if consumer is None or consumer.channel.is_closed:
+                consumer = self._consumers[index] = self._consumer_on(await session.consumer(PREFETCH))
+            return consumer
+
+    def _consumer_on(self, channel: Channel) -> Consumer:
+        consumer = self.parts.overrides.Consumer(
+            channel, on_message=self.on_message, on_cancel=lambda queue: self._on_cancel(consumer, queue)
+        )
+        channel.on_close(partial(self._on_close, consumer))
+        return consumer
+
+    async def _delete(self, session: Session, queue: Queue, subscription: Subscription | None) -> None:
+        """Delete the queue of a result that was taken, unless another task has reports in it."""
+        if subscription is not None:
+            await self._cancel(queue, subscription)
+            if subscription.is_shared:
+                subscription.requeue()
+                return
+        await session.run(lambda channel: queue(channel).delete())
+
+    async def _release(self, queue: Queue, subscription: Subscription) -> None:
+        """Stop consuming a queue that nobody waits for, and return what nobody took."""
+        await self._cancel(queue, subscription)
+        subscription.requeue()
+
+    async def _cancel(self, queue: Queue, subscription: Subscription) -> None:
+        subscription.state = SubscriptionState.CLOSING
+        try:
+            await subscription.consumer.cancel_by_queue(queue.name)
+        finally:
+            self._subscriptions.pop(queue.name, None)
+
+    async def _is_deleted(self, session: Session, queue: Queue, subscription: Subscription) -> bool:
+        """Drop a consumer that the broker cancelled; return whether that was because others deleted the queue."""
+        try:
+            await session.run(lambda channel: queue(channel).declare(passive=True))
+        except NotFound:
+            return self._subscriptions.pop(queue.name, None) is subscription  # else we did: ``_deleting``
+        self._subscriptions.pop(queue.name, None)
+        return False
+
+    def _offer(self, subscription: Subscription) -> None:
+        """Offer what was not returned yet to those who came after everyone had left."""
+        meta = subscription.meta
+        if meta is not None and self.waiters.latest(subscription.task_id) is not meta:  # else they were told
+            self.deliver(meta)
+        set_aside, subscription.set_aside = subscription.set_aside, ()
+        for message in set_aside:
+            self.on_message(message)
+
+    def _settle(self, task_id: str) -> None:
+        if (done := self._taken.pop(task_id, None)) is not None:
+            done.set_result(None)
+        if not self._taken:
+            self._settled.set()
+
+    # Called by the consumers
+
+    def on_message(self, message: Message) -> None:
+        """Take in one message."""
+        subscription = self._subscriptions.get(message.consumer_tag or "")
+        if subscription is None:
+            message.requeue()
+            return
+        if subscription.state is not SubscriptionState.OPEN or subscription.task_id not in self.waiters:
+            subscription.set_aside += (message,)
+            return
+        self.received += 1
+        try:
+            meta = self.parts.codec.read(message)
+        except DecodeError as error:
+            error.task_id = subscription.task_id
+            subscription.set_aside += (message,)
+            self.refuse(error, dropped=False)
+            return
+        if meta.task_id != subscription.task_id:
+            subscription.is_shared = True
+            subscription.set_aside += (message,)
+            shared = shared_queue(message.consumer_tag or "", subscription.task_id, meta.task_id)
+            self.waiters.fail(subscription.task_id, shared)
+        elif meta.is_ready:
+            self._hold(subscription, message, meta)
+        else:
+            # What is ready is settled when it is taken, and not remembered here.
+            if not self.is_repeated(message.properties.message_id):
+                self.deliver(meta)
+                self.deduplicator.note(message.properties.message_id)
+            message.ack()
+
+    def _hold(self, subscription: Subscription, message: Message, meta: ResultMeta) -> None:
+        """Keep the ready report that counts unacknowledged until somebody takes it."""
+        counts = self.deliver(meta)
+        if not counts and subscription.message is not None:
+            message.ack()
+            return
+        # After a reconnect the report that counts comes again, and is to be settled again.
+        if subscription.message is not None:
+            subscription.message.ack()
+        subscription.message, subscription.meta = message, meta
+
+    def _on_cancel(self, consumer: Consumer, queue: str) -> None:
+        subscription = self._subscriptions.get(queue)
+        is_open = subscription is not None and subscription.state is SubscriptionState.OPEN
+        if subscription is not None and is_open and subscription.consumer is consumer:
+            subscription.state = SubscriptionState.CANCELLED
+            self._look_at(subscription.task_id)
+
+    def _on_close(self, consumer: Consumer, reason: BaseException) -> None:
+        for name, subscription in tuple(self._subscriptions.items()):
+            if subscription.consumer is consumer and subscription.state is not SubscriptionState.CLOSING:
+                del self._subscriptions[name]
+                self._look_at(subscription.task_id)
+
+    # Looking
+
+    async def peek(self, task_id: str, backlog_limit: int = DEFAULT_BACKLOG_LIMIT) -> ResultMeta | None:
+        """Return the report that counts, without consuming it; None when there is none.
+
+        Looks for one task at the same time share one: each would hide the report from the others.
+        """
+        while task_id not in self.waiters:
+            limit, running = self._peeks.get(task_id, (0, None))
+            if running is None:
+                running = asyncio.create_task(self._peek(task_id, backlog_limit))
+                self._peeks[task_id] = backlog_limit, running
+                running.add_done_callback(lambda _: self._peeks.pop(task_id, None))
+            elif limit != backlog_limit:  # it may say another thing
+                await asyncio.wait([running])
+                continue
+            seen, _ = await asyncio.shield(running)
+            return self.known(task_id) if seen is None else self.learn(seen)
+        return self.known(task_id)
+
+    async def take(self, task_ids: Sequence[str]) -> list[ResultMeta]:
+        """Look once for each task, some at a time, take the ready reports that are there, and return them.
+
+        Cancelled, or when one look fails, nothing is taken. Two processes that look at the same moment may both get it.
+        """
+        here = [each for each in task_ids if each in self.waiters or self._queue_for(each) is None]
+        elsewhere = list(set(task_ids).difference(here))
+        seen: list[_Seen] = []
+        while len(seen) < len(elsewhere):  # the limit of a look is that of its own turn
+            some = elsewhere[len(seen) : len(seen) + POOL_SIZE]
+            seen += await asyncio.gather(*(self._peek(task_id, DEFAULT_BACKLOG_LIMIT) for task_id in some))
+        for task_id, (_, other) in zip(elsewhere, seen, strict=True):
+            if other is not None:
+                raise shared_queue(self._name_of(task_id), task_id, other)
+        # Nothing waits from here on: what is taken is returned.
+        metas = [meta for meta, _ in seen if meta is not None]
+        ready = [meta for meta in metas if meta.is_ready]
+        for meta in metas:
+            self.learn(meta)
+        for meta in ready:
+            self.memory.take(meta)
+            self._take_off(meta.task_id)
+        return [*ready, *await super().take(here)]
+
+    async def _peek(self, task_id: str, backlog_limit: int) -> _Seen:
+        queue = self._queue_for(task_id)
+        if queue is None or task_id in self._taken:
+            return None, None  # what was taken here is not there, though its queue may be for a while
+        codec, overrides = self.parts.codec, self.parts.overrides
+        async with self.parts.sessions.within(self.parts.rpc_timeout) as session:
+            return await session.run(
+                lambda channel: peek(queue(channel), task_id, codec, overrides, backlog_limit=backlog_limit)
+            )
+
+    # Forgetting
+
+    async def delete(self, task_id: str) -> None:
+        """Delete the queue of a task."""
+        queue = self._queue_for(task_id)
+        if queue is not None:
+            async with self.parts.sessions.within(self.parts.rpc_timeout) as session:
+                if (deletion := self.deletion(task_id)) is not None:
+                    await asyncio.wait([deletion])  # later it might delete a new one
+                with self._deleting(task_id, queue.name):
+                    await session.run(lambda channel: queue(channel).delete())
+
+    def deletion(self, task_id: str) -> asyncio.Future[None] | None:
+        """Return a future that completes once the queue of an already taken result is deleted.
+
+        None if no deletion is pending.
+        """
+        if task_id in self._taken and self._taken[task_id] is None:
+            self._taken[task_id] = asyncio.get_running_loop().create_future()
+        return self._taken.get(task_id)
+
+    @contextmanager
+    def _deleting(self, task_id: str, queue: str) -> Iterator[None]:
+        """Mark the queue of a task as being deleted by us.
+
+        A waiter that is still there when the block ends arrived during the deletion, and needs a new queue.
+        """
+        self._forgetting[task_id] += 1
+        try:
+            yield
+            subscription = self._subscriptions.get(queue)
+            if subscription is not None and subscription.state is not SubscriptionState.CLOSING:
+                del self._subscriptions[queue]
+        finally:
+            self._forgetting[task_id] -= 1
+            if not self._forgetting[task_id]:
+                del self._forgetting[task_id]
+            self._look_at(task_id)

@@ -1,0 +1,351 @@
+"""One lifetime of a backend, from ``open`` to ``close``, and the background work in between.
+
+The work is one root task, because ``open`` and ``close`` may be called from different tasks (fixtures, lifespans),
+where a task group that the caller enters would break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import anyio
+
+from aioresults import validation
+from aioresults.errors import (
+    AioResultsError,
+    BackendClosed,
+    BrokerUnavailable,
+    ConfigurationError,
+    PreconditionFailed,
+    WrongEventLoop,
+)
+from aioresults.events import Events, QueuesLeft, Unconfirmed
+from aioresults.groups import Groups
+from aioresults.messaging import Exchange, Queue, declaring
+from aioresults.retry import RetryPolicy
+from aioresults.routing.base import Overrides, Reader, ReaderParts, Routing
+from aioresults.serialization.report_codec import ReportCodec
+from aioresults.sessions.outbox import Outbox
+from aioresults.sessions.sessions import Session, Sessions
+from aioresults.transport import Transport
+
+logger = logging.getLogger("aioresults")
+
+#: Seconds that ``open`` gives a reader to come to what is stored already.
+CATCH_UP_TIMEOUT: Final = 1.0
+#: Seconds that ``close`` gives to what is on its way.
+CLOSE_TIMEOUT: Final = 5.0
+
+
+class State(Enum):
+    """What may be done with a backend."""
+
+    NEW = "was not opened yet"
+    OPEN = "is open"
+    CLOSED = "is closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a lifetime needs to know; the fields are parameters of ``AMQPBackend``, and explained there."""
+
+    transport: Transport
+    routing: Routing
+    codec: ReportCodec
+    events: Events
+    retry_policy: RetryPolicy
+    unroutable_policy: Sequence[float]
+    expires: float | None
+    store_only: bool
+    max_cached_results: int
+    max_unclaimed_results: int
+    max_unclaimed_bytes: int
+    connect_timeout: float
+    rpc_timeout: float
+
+    def __post_init__(self) -> None:
+        validation.intervals("unroutable_policy", self.unroutable_policy)
+        validation.count("max_cached_results", self.max_cached_results)
+        validation.count("max_unclaimed_results", self.max_unclaimed_results, 1)
+        validation.count("max_unclaimed_bytes", self.max_unclaimed_bytes, 1)
+        validation.seconds("connect_timeout", self.connect_timeout)
+        validation.seconds("rpc_timeout", self.rpc_timeout)
+
+
+class Backend(Overrides, Protocol):
+    """What a lifetime asks of the backend that it belongs to."""
+
+    def own(self, entity: Exchange | Queue) -> Exchange | Queue:
+        """Return an exchange or a queue as one of the backend's own classes."""
+        ...
+
+    def on_reply_declare(self, task_id: str) -> list[Queue]:
+        """Return the queues that are declared when a report about ``task_id`` finds none."""
+        ...
+
+    async def on_session(self, session: Session) -> None:
+        """A session is about to be used: declare what the user's own code needs."""
+        ...
+
+
+class Runtime:
+    """Puts the parts of one lifetime together, and runs them from ``open`` to ``close``.
+
+    It prepares each session, and says where the outbox publishes (``SessionOwner``, ``Destinations``).
+    """
+
+    def __init__(self, settings: Settings, backend: Backend) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._routing = settings.routing
+        self._events = settings.events
+        self.exchange: Final = settings.routing.exchange.name
+        self.sessions: Final = Sessions(
+            settings.transport, self, settings.events,
+            store_only=settings.store_only,
+            connect_timeout=settings.connect_timeout,
+            rpc_timeout=settings.rpc_timeout,
+        )  # fmt: skip
+        self.outbox: Final = Outbox(
+            self.sessions, settings.codec, self, settings.events,
+            policy=settings.retry_policy, unroutable=settings.unroutable_policy, producer=backend.Producer,
+        )  # fmt: skip
+        self.groups: Final = Groups(
+            self.sessions, settings.codec, settings.events,
+            policy=settings.retry_policy,
+            expires=settings.expires,
+            max_cached=settings.max_cached_results,
+            rpc_timeout=settings.rpc_timeout,
+            producer=backend.Producer,
+        )  # fmt: skip
+        self.reader: Final[Reader] = settings.routing.reader(
+            ReaderParts(
+                self.sessions, self.outbox, settings.codec, backend, settings.events,
+                store_only=settings.store_only,
+                rpc_timeout=settings.rpc_timeout,
+                expires=settings.expires,
+                max_cached_results=settings.max_cached_results,
+                max_unclaimed_results=settings.max_unclaimed_results,
+                max_unclaimed_bytes=settings.max_unclaimed_bytes,
+            )
+        )  # fmt: skip
+        self._reads = not settings.store_only
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._root: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._opening = 0
+        self._detached: set[asyncio.Task[None]] = set()
+        self._state = State.NEW
+
+    def check(self) -> None:
+        """Raise unless the backend is open, and open here.
+
+        Raises:
+            BackendClosed: not opened, or closed.
+            WrongEventLoop: opened in another event loop or process.
+        """
+        if self._state is not State.OPEN:
+            raise BackendClosed(f"the backend {self._state.value}")
+        self._check_place()
+
+    def check_reads(self) -> None:
+        """Raise unless results can be waited for here, and have a refused connection tried again.
+
+        Raises:
+            ConfigurationError: the backend only stores.
+            BackendClosed, WrongEventLoop: as ``check``.
+        """
+        if not self._reads:
+            raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
+        self.check()
+        self.sessions.ask()
+
+    def _check_place(self) -> None:
+        if self._loop is None or asyncio._get_running_loop() is self._loop:
+            return  # a loop that was running when the process was forked is not running in the child
+        if os.getpid() != self._pid:
+            raise WrongEventLoop("the backend belongs to the process that opened it; open another one after the fork")
+        if self._loop.is_closed():
+            raise WrongEventLoop("the event loop that the backend was opened in is closed; open another backend")
+        raise WrongEventLoop(
+            "the backend belongs to the event loop and thread that opened it; open one in each, or hand the call "
+            "over with asyncio.run_coroutine_threadsafe"
+        )
+
+    # Opening and closing
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called: the next ``open`` of the backend begins another lifetime."""
+        return self._state is State.CLOSED
+
+    async def open(self) -> None:
+        """Start, and return when the first session can be used. Opening twice is no error."""
+        self._check_place()
+        if self._root is None:
+            self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+            self._root = asyncio.create_task(self._run(), name="aioresults")
+            self._root.add_done_callback(self._ended)
+        self._opening += 1
+        try:
+            await self.sessions.wait(self._settings.connect_timeout)
+            if self._reads:
+                await self.reader.caught_up(CATCH_UP_TIMEOUT)
+        except BaseException:
+            if self._state is State.NEW and self._opening == 1:  # others may go on to open it
+                await self._end(flush=False)
+            raise
+        finally:
+            self._opening -= 1
+        if self._state is State.CLOSED:
+            raise BackendClosed("the backend was closed while it was opened")
+        self._state = State.OPEN
+
+    async def _run(self) -> None:
+        async with aclosing(self.sessions.live()) as live:
+            async for session in live:
+                if self._reads:
+                    await self.reader.run(session)
+                else:
+                    await asyncio.wait([session.lost])
+
+    def _ended(self, root: asyncio.Task[None]) -> None:
+        if root.cancelled() or (error := root.exception()) is None:
+            return
+        # A defect of this package: better that everyone hears of it than that they wait for ever.
+        logger.error("the background task failed", exc_info=error)
+        self._state = State.CLOSED
+        failure = BackendClosed(f"the background task failed: {error!r}")
+        failure.__cause__ = error
+        self.sessions.end(failure)
+        self.reader.waiters.fail_all(failure)
+
+    async def to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await ``work``, which goes on when the caller is cancelled."""
+        task = asyncio.create_task(work)
+        self._detached.add(task)
+        task.add_done_callback(self._detached.discard)
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Flush within ``CLOSE_TIMEOUT``, then fail whoever still waits with ``BackendClosed``, and disconnect.
+
+        Safe to call twice, from several tasks at once, and in a cancelled scope: it goes on to its end.
+        """
+        self._check_place()
+        await self._end(flush=True)
+
+    async def closed(self) -> None:
+        """Return when ``close``, which was called, has ended."""
+        if self._closing is not None and self._loop is asyncio.get_running_loop():
+            await asyncio.shield(self._closing)
+
+    async def _end(self, *, flush: bool) -> None:
+        if self._closing is None:
+            self._state = State.CLOSED
+            self._closing = asyncio.create_task(self._close(flush), name="aioresults close")
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closing)
+
+    async def _close(self, flush: bool) -> None:
+        outboxes = (self.outbox, self.groups.outbox)
+        try:
+            if flush:
+                await self._flush(outboxes)
+        finally:  # whatever a class of the user's own has raised
+            await asyncio.gather(*(outbox.stop() for outbox in outboxes))
+            closed = BackendClosed("the backend was closed")
+            self.sessions.end(closed)
+            self.reader.waiters.fail_all(closed)
+            await self._stop()
+            await self.reader.stop(closed)
+
+    async def _flush(self, outboxes: Sequence[Outbox]) -> None:
+        session = self.sessions.current
+        reason = "there is no connection" if session is None else ""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                if session is not None:
+                    await asyncio.gather(*(outbox.flush() for outbox in outboxes))
+                    if self._reads:
+                        await self.reader.finish(session)
+        except (TimeoutError, AioResultsError) as error:
+            reason = str(error) or "not in time"
+        if any(outboxes):
+            self._events.emit(Unconfirmed(sum(map(len, outboxes)), reason))
+        elif reason and self._reads and self.reader.has_to_delete:
+            self._events.emit(QueuesLeft(reason))
+
+    async def _stop(self) -> None:
+        root, self._root = self._root, None
+        if root is not None:
+            root.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([root])  # not gather, which would cancel it once more with its caller
+
+    # For the sessions
+
+    async def prepare(self, session: Session) -> None:
+        """Declare what the routing needs, what the user's code needs, and have the reader start."""
+        await self.declare(session)
+        await self._backend.on_session(session)
+        if self._reads:
+            await self.reader.start(session)
+
+    def refused(self, error: AioResultsError) -> None:
+        """End the waits: the broker will not have us."""
+        self.reader.waiters.fail_all(error)
+
+    # Where the outbox publishes
+
+    def coalesces(self, routing_key: str) -> bool:
+        """Whether many reports for this routing key may travel in one message."""
+        return self._routing.coalesces(routing_key)
+
+    def queues_for(self, task_id: str) -> Sequence[Queue]:
+        """Return the queues to declare when a report of a task finds none."""
+        return self._backend.on_reply_declare(task_id)
+
+    async def declare(self, session: Session) -> None:
+        """Declare what the routing needs."""
+        for entity in self._routing.topology():
+            try:
+                await session.run(declaring(self._backend.own(entity)), publishing=True)
+            except (PreconditionFailed, BrokerUnavailable) as error:
+                explained = self._routing.explain(error)
+                if explained is error:
+                    raise
+                raise explained from error
+
+    async def published(self, session: Session, task_id: str) -> None:
+        """Do nothing: the queue of a report is used by its reader."""
+
+    # Figures
+
+    def stats(self) -> dict[str, int | bool | str]:
+        """Return figures: plain values, cheap. From another thread, or after a fork, they are those of the moment."""
+        session = self.sessions.current
+        return {
+            "open": self._state is State.OPEN,
+            "connected": session is not None,
+            "blocked": session is not None and session.blocked is not None,
+            "last_error": str(self.sessions.last_error) if session is None else "",
+            "sessions": self.sessions.count,
+            "failed_connects": self.sessions.failures,
+            "blocks": self.sessions.blocks,
+            **self.reader.stats(),
+            "unconfirmed": len(self.outbox),
+            "stored": self.outbox.stored,
+            "messages": self.outbox.messages,
+            "retried": self.outbox.retried,
+            "unrouted": self.outbox.unrouted,
+            "not_routed": self.outbox.not_routed,
+        }

@@ -1,0 +1,326 @@
+"""What one process remembers: reports of tasks that nobody waits for, and the messages that it has dealt with.
+
+There may be a hundred thousand of them. So a report is kept as it came, undecoded, where its document is at hand: that
+takes a fraction of the memory, gives the garbage collector next to nothing to go through, and makes a new report for
+each caller, so that no two callers share what they may change.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+
+from aioresults import states
+from aioresults.errors import ResultEvicted
+from aioresults.events import Events, Evicted, LateResult
+from aioresults.results import ResultMeta
+from aioresults.serialization import Document
+
+V = TypeVar("V")
+
+#: A report in the form in which it is kept: its status and its document as one plain tuple of text and bytes, which the
+#: garbage collector leaves alone; or the report itself where there is no document.
+Kept: TypeAlias = "tuple[str, str | None, str | None, str | None, bytes] | ResultMeta"
+
+#: Ids of evicted reports that are remembered.
+MAX_EVICTED: Final = 100_000
+#: Ids of waits that ended without a result that are remembered.
+MAX_MISSED: Final = 10_000
+#: Message ids that are remembered, at least; at most twice as many.
+MAX_MESSAGE_IDS: Final = 10_000
+
+
+class Decoder(Protocol):
+    """What reads the documents that are kept."""
+
+    def decode(self, document: Document) -> ResultMeta:
+        """Return what a document says; raises ``DecodeError``."""
+        ...
+
+
+class Precedence(Protocol):
+    """What says which of two reports counts."""
+
+    def supersedes(self, new: str, old: str) -> bool:
+        """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
+        ...
+
+
+class LRUCache(Generic[V]):
+    """The ``limit`` values that were kept or used last, by task id."""
+
+    __slots__ = ("_limit", "_values")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[str, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, task_id: str) -> V | None:
+        """Return the value of a task, or None; it counts as used."""
+        value = self._values.get(task_id)
+        if value is not None:
+            self._values.move_to_end(task_id)
+        return value
+
+    def keep(self, task_id: str, value: V) -> None:
+        """Keep a value in place of what there was of its task; the least recently used one makes room."""
+        self._values[task_id] = value
+        self._values.move_to_end(task_id)
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+
+    def pop(self, task_id: str) -> V | None:
+        """Return the value of a task, or None, and keep it no longer."""
+        return self._values.pop(task_id, None)
+
+
+class Deduplicator:
+    """Remembers the ids of the last messages, in two halves of which the older one goes.
+
+    A message comes again when its acknowledgement was lost, or when it was published again for want of a confirm.
+    """
+
+    def __init__(self, remembered: int = MAX_MESSAGE_IDS) -> None:
+        self._size = remembered
+        self._new: set[str] = set()
+        self._old: set[str] = set()
+
+    def __contains__(self, message_id: str | None) -> bool:
+        return message_id in self._new or message_id in self._old
+
+    def note(self, message_id: str | None) -> None:
+        """Remember a message that was dealt with; one without an id cannot be told from others."""
+        if message_id is not None:
+            self._new.add(message_id)
+            if len(self._new) >= self._size:
+                self._new, self._old = set(), self._new
+
+
+class Memory:
+    """The reports of tasks that nobody waits for.
+
+    There are three kinds of them: unclaimed ones, which arrived before anybody asked; taken ones, which a caller of
+    this process has; and seen ones, which told something and were not taken. Unclaimed reports are bounded by count,
+    bytes and age, and the oldest go first. The ids of evicted ones are remembered, so that whoever asks for one learns
+    at once what became of it.
+
+    Args:
+        precedence: says which report counts.
+        decoder: reads what is kept undecoded.
+        events: is told of results that come late, and of evictions.
+        max_cached: taken reports, and as many seen ones, that are remembered; the least recently used go first.
+        max_unclaimed: unclaimed reports that are kept; None where the broker keeps them.
+        max_bytes: bytes of unclaimed reports that are kept.
+        max_age: seconds that an unclaimed report is kept; None for no limit.
+        clock: seconds on a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        precedence: Precedence,
+        decoder: Decoder,
+        events: Events,
+        *,
+        max_cached: int,
+        max_unclaimed: int | None = None,
+        max_bytes: int = 0,
+        max_age: float | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._precedence = precedence
+        self._decoder = decoder
+        self._events = events
+        self._taken: LRUCache[Kept] = LRUCache(max_cached)
+        self._seen: LRUCache[Kept] = LRUCache(max_cached)
+        self._max_unclaimed = max_unclaimed
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._clock = clock
+        #: Unclaimed reports, each with the time at which it arrived.
+        self._unclaimed: OrderedDict[str, tuple[Kept, float]] = OrderedDict()
+        self._evicted: OrderedDict[str, None] = OrderedDict()
+        self._missed: OrderedDict[str, None] = OrderedDict()
+        #: Bytes of unclaimed reports, as they were on the wire.
+        self.unclaimed_bytes = 0
+        self.evicted = 0
+        #: Results that came when those who had waited for them had left.
+        self.late = 0
+
+    @property
+    def cached(self) -> int:
+        """How many taken and seen reports are remembered."""
+        return len(self._taken) + len(self._seen)
+
+    @property
+    def unclaimed(self) -> int:
+        """How many unclaimed reports are kept."""
+        return len(self._unclaimed)
+
+    # Arriving
+
+    def keep(self, meta: ResultMeta, document: Document | None) -> bool:
+        """Keep a report that nobody waits for, if that is done here; return whether it says more than what is known."""
+        if self._max_unclaimed is None:
+            return False
+        kept = _kept(meta, document)
+        taken = self._taken.get(meta.task_id)
+        if taken is None:
+            return self._put(meta.task_id, kept)
+        if self._precedence.supersedes(meta.status, _status(taken)):
+            self._remember(meta.task_id, kept)
+            return True
+        return False
+
+    def _put(self, task_id: str, kept: Kept) -> bool:
+        held = self._unclaimed.get(task_id)
+        if held is not None:
+            if not self._precedence.supersedes(_status(kept), _status(held[0])):
+                return False
+            self._drop(task_id, held[0])
+        self._evicted.pop(task_id, None)
+        if self._missed and task_id in self._missed and _status(kept) in states.READY_STATES:
+            del self._missed[task_id]
+            self.late += 1
+            self._events.emit(LateResult(task_id, _status(kept)))
+        self._unclaimed[task_id] = (kept, self._clock())
+        self.unclaimed_bytes += _size(kept)
+        self._make_room()
+        return True
+
+    def _drop(self, task_id: str, kept: Kept) -> None:
+        del self._unclaimed[task_id]
+        self.unclaimed_bytes -= _size(kept)
+
+    def _make_room(self) -> None:
+        oldest_allowed = -1.0 if self._max_age is None else self._clock() - self._max_age
+        while self._unclaimed:
+            task_id, (kept, arrived) = next(iter(self._unclaimed.items()))
+            crowded = len(self._unclaimed) > (self._max_unclaimed or 0) or self.unclaimed_bytes > self._max_bytes
+            if not crowded and arrived >= oldest_allowed:
+                return
+            self._drop(task_id, kept)
+            if _status(kept) in states.READY_STATES:  # of a task that is not ready, a later report says more
+                self._evict(task_id)
+
+    def _evict(self, task_id: str) -> None:
+        self.evicted += 1
+        _note(self._evicted, task_id, MAX_EVICTED)
+        self._events.emit(Evicted(task_id, self.evicted))
+
+    # Waits that begin and end
+
+    def claim(self, task_id: str) -> tuple[ResultMeta, Document | None] | None:
+        """Return what was known of a task before anybody waits for it, if it is not taken yet, or not ready.
+
+        An unclaimed report is kept no longer.
+
+        Raises:
+            ResultEvicted: its result was here and had to make room.
+            DecodeError: it cannot be read.
+        """
+        if self._missed:
+            self._missed.pop(task_id, None)
+        held = self._unclaimed.get(task_id)
+        if held is not None:
+            self._drop(task_id, held[0])
+            return self._read(held[0]), _document(held[0])
+        # What is ready is still with the broker, or was taken: a new wait is for that, or for a new result.
+        seen = self._seen.get(task_id)
+        if seen is not None and _status(seen) not in states.READY_STATES:
+            return self._read(seen), _document(seen)
+        if task_id in self._evicted:
+            raise ResultEvicted(task_id)
+        return None
+
+    def settle(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
+        """Keep what the last wait for a task leaves behind.
+
+        Args:
+            last: the report that counts among those that the waits were told of.
+            document: what it was read from.
+            taken: whether a caller has it.
+        """
+        if last is not None and taken:
+            self._remember(task_id, _kept(last, document))
+        elif last is not None and last.is_ready:
+            if self._max_unclaimed is not None:
+                self._put(task_id, _kept(last, document))
+        else:
+            if last is not None:
+                self.see(last, document)
+            if self._max_unclaimed is not None:
+                _note(self._missed, task_id, MAX_MISSED)
+
+    def take(self, meta: ResultMeta) -> None:
+        """Remember a result that a caller took without waiting for it."""
+        self._remember(meta.task_id, meta)
+
+    def _remember(self, task_id: str, kept: Kept) -> None:
+        self._taken.keep(task_id, kept)
+        self._seen.pop(task_id)
+
+    def see(self, meta: ResultMeta, document: Document | None = None) -> None:
+        """Remember a report that was not taken, unless it says less than the result that was."""
+        taken = self._taken.get(meta.task_id)
+        if taken is None or self._precedence.supersedes(meta.status, _status(taken)):
+            self._seen.keep(meta.task_id, _kept(meta, document))
+
+    # Knowing
+
+    def latest(self, task_id: str) -> ResultMeta | None:
+        """Return the report that counts among those that are remembered, or None."""
+        held = self._unclaimed.get(task_id)
+        kept = held[0] if held is not None else self._seen.get(task_id) or self._taken.get(task_id)
+        return None if kept is None else self._read(kept)
+
+    def ready(self, task_id: str) -> ResultMeta | None:
+        """Return the ready report of a task if it was taken in this process, or None."""
+        taken = self._taken.get(task_id)
+        return None if taken is None else self._read(taken)
+
+    def _read(self, kept: Kept) -> ResultMeta:
+        return self._decoder.decode(Document(*kept[1:])) if isinstance(kept, tuple) else kept
+
+    # Forgetting
+
+    def discard(self, task_id: str) -> None:
+        """Drop the taken and the seen report of a task."""
+        self._taken.pop(task_id)
+        self._seen.pop(task_id)
+
+    def forget(self, task_id: str) -> None:
+        """Drop all that is remembered of a task."""
+        self.discard(task_id)
+        self._missed.pop(task_id, None)
+        self._evicted.pop(task_id, None)
+        held = self._unclaimed.get(task_id)
+        if held is not None:
+            self._drop(task_id, held[0])
+
+
+def _kept(meta: ResultMeta, document: Document | None) -> Kept:
+    return meta if document is None else (meta.status, *document)
+
+
+def _status(kept: Kept) -> str:
+    return kept[0] if isinstance(kept, tuple) else kept.status
+
+
+def _document(kept: Kept) -> Document | None:
+    return Document(*kept[1:]) if isinstance(kept, tuple) else None
+
+
+def _size(kept: Kept) -> int:
+    """Return how many bytes a report had on the wire; 0 where nobody knows."""
+    return len(kept[4]) if isinstance(kept, tuple) else 0
+
+
+def _note(ids: OrderedDict[str, None], task_id: str, limit: int) -> None:
+    ids[task_id] = None
+    if len(ids) > limit:
+        ids.popitem(last=False)

@@ -30,7 +30,7 @@ from aioresults.events import Events, QueuesLeft, Unconfirmed
 from aioresults.groups import Groups
 from aioresults.messaging import Exchange, Queue, declaring
 from aioresults.retry import RetryPolicy
-from aioresults.routing.base import Overrides, Reader, ReaderParts, Routing
+from aioresults.routing.base import Overrides, ReaderParts, Routing
 from aioresults.serialization.report_codec import ReportCodec
 from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
@@ -125,17 +125,7 @@ class Runtime:
             rpc_timeout=settings.rpc_timeout,
             producer=backend.Producer,
         )  # fmt: skip
-        self.reader: Final[Reader] = settings.routing.reader(
-            ReaderParts(
-                self.sessions, self.outbox, settings.codec, backend, settings.events,
-                store_only=settings.store_only,
-                rpc_timeout=settings.rpc_timeout,
-                expires=settings.expires,
-                max_cached_results=settings.max_cached_results,
-                max_unclaimed_results=settings.max_unclaimed_results,
-                max_unclaimed_bytes=settings.max_unclaimed_bytes,
-            )
-        )  # fmt: skip
+        self.reader: Final = settings.routing.reader(self._parts())
         self._reads = not settings.store_only
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
@@ -144,6 +134,18 @@ class Runtime:
         self._opening = 0
         self._detached: set[asyncio.Task[None]] = set()
         self._state = State.NEW
+
+    def _parts(self) -> ReaderParts:
+        settings = self._settings
+        return ReaderParts(
+            self.sessions, self.outbox, settings.codec, self._backend, settings.events,
+            store_only=settings.store_only,
+            rpc_timeout=settings.rpc_timeout,
+            expires=settings.expires,
+            max_cached_results=settings.max_cached_results,
+            max_unclaimed_results=settings.max_unclaimed_results,
+            max_unclaimed_bytes=settings.max_unclaimed_bytes,
+        )  # fmt: skip
 
     def check(self) -> None:
         """Raise unless the backend is open, and open here.

@@ -25,6 +25,7 @@ from aioresults import (
 from aioresults.messaging import Message
 from aioresults.routing import RoutingOptions
 from aioresults.routing.result_stream import reader as stream_reader
+from aioresults.routing.result_stream import routing as stream_routing
 from aioresults.sessions.outbox import PendingStore
 from aioresults.sessions.sessions import Session
 from aioresults.transport.base import Delivery
@@ -162,26 +163,40 @@ class TestReading:
         assert {key: meta.result for key, meta in (await draining).items()} == {other: 2}
 
 
+class HeldReader(stream_reader.ResultStreamReader):
+    """Holds what it receives until it is told to let it in."""
+
+    held: list[Message]
+    is_holding = True
+
+    def on_message(self, message: Message) -> None:
+        if self.is_holding:
+            self.held.append(message)
+        else:
+            super().on_message(message)
+
+
 class Replay:
     """The first messages of a backend that reads a stream, held until they are `let`."""
 
-    def __init__(self, backend: AMQPBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-        reading = backend._opened().reader
-        assert isinstance(reading, stream_reader.ResultStreamReader)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held: list[Message] = []
-        self._receive = reading.on_message
-        monkeypatch.setattr(reading, "on_message", self.held.append)
+        monkeypatch.setattr(HeldReader, "held", self.held, raising=False)
+        monkeypatch.setattr(HeldReader, "is_holding", True)
+        monkeypatch.setattr(stream_routing, "ResultStreamReader", HeldReader)
         monkeypatch.setattr(runtime, "CATCH_UP_TIMEOUT", 0.01)
-        self.end = partial(monkeypatch.setattr, reading, "_receive", self._receive)
+        self.end = partial(monkeypatch.setattr, HeldReader, "is_holding", False)
 
     def holds_all_of(self, worker: AMQPBackend) -> bool:
         """Whether all is held that `worker` has sent, and the reader's marker."""
         return len(self.held) == int(worker.stats()["messages"]) + 1
 
-    def let(self, count: int) -> None:
+    def let(self, reader: AMQPBackend, count: int) -> None:
         """Have so many read."""
+        reading = reader._opened().reader
+        assert isinstance(reading, HeldReader)
         for message in self.held[:count]:
-            self._receive(message)
+            super(HeldReader, reading).on_message(message)
         del self.held[:count]
 
 
@@ -197,12 +212,12 @@ class TestFirstReplay:
         await worker.store_result(forgotten, "old")
         await worker.forget(forgotten)
         reader = lab.make(rpc_timeout=20)  # as long as the looks take that are not answered, and the marker may
-        replay = Replay(reader, monkeypatch)
+        replay = Replay(monkeypatch)
         async with reader:
             waiting = [asyncio.create_task(reader.wait_for(each, timeout=60)) for each in (kept, forgotten)]
             watching = asyncio.create_task(collect(reader, forgotten, timeout=60))
             await eventually(lambda: replay.holds_all_of(worker))
-            replay.let(2)
+            replay.let(reader, 2)
             looks = asyncio.gather(
                 reader.get_task_meta(kept), reader.wait_for(forgotten, timeout=0), return_exceptions=True
             )
@@ -213,7 +228,7 @@ class TestFirstReplay:
                 assert "the stream was not read to its end within" in str(outcome)
             assert [each.done() for each in (*waiting, watching)] == [False] * 3
             looking = asyncio.create_task(reader.get_task_meta(kept))
-            replay.let(2)
+            replay.let(reader, 2)
             replay.end()
             assert (await looking).result == "kept"
             assert await waiting[0] == "kept"
@@ -228,7 +243,7 @@ class TestFirstReplay:
         asked, heard = ids(350), list[tuple[str, str]]()
         await asyncio.gather(*(worker.store_result(each, None, "STARTED") for each in asked))
         reader = lab.make()
-        replay = Replay(reader, monkeypatch)
+        replay = Replay(monkeypatch)
         async with reader:
             many = asyncio.create_task(
                 awaited(reader, asked, timeout=20, on_message=lambda meta: heard.append((meta.task_id, meta.status)))
@@ -236,7 +251,7 @@ class TestFirstReplay:
             await eventually(lambda: replay.holds_all_of(worker))
             await asyncio.gather(*(worker.store_result(each, 1) for each in asked))
             await eventually(lambda: replay.holds_all_of(worker))
-            replay.let(len(replay.held))
+            replay.let(reader, len(replay.held))
             assert len(heard) < len(asked)
             replay.end()
             assert [meta.result for meta in (await many).values()] == [1] * 350

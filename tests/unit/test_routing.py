@@ -132,5 +132,5 @@ class TestReplyQueue:
             ReplyQueue(name)
 
     def test_a_queue_type_that_cannot_be_one(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"\('classic', 'quorum'\), not 'stream'"):
+        with pytest.raises(ConfigurationError, match="one of 'classic', 'quorum', not 'stream'"):
             ReplyQueue(queue_type="stream")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -20,6 +21,16 @@ JSON = "application/json"
 
 def document(task_id: str, text: str = "x", content_type: str = JSON) -> Document:
     return Document(task_id, content_type, "utf-8", text.encode())
+
+
+class Keeper:
+    """Says that certain tasks must stay; None: all of them."""
+
+    def __init__(self, task_ids: Collection[str] | None) -> None:
+        self.task_ids = task_ids
+
+    def must_stay(self, task_id: str) -> bool:
+        return self.task_ids is None or task_id in self.task_ids
 
 
 def make(max_bytes: int = 10**6, max_count: int = 10**6, max_age: float | None = None, **options: Any) -> Index:
@@ -99,18 +110,18 @@ def test_what_was_forgotten_while_it_was_fetched_stays_so() -> None:
 
 
 def test_what_somebody_is_told_of_stays() -> None:
-    index = make(max_bytes=1000, keep=lambda task_id: task_id == "3")
+    index = make(max_bytes=1000, keeper=Keeper({"3"}))
     fill(index, 200)
     assert bodies(index, "3") == [b"x" * 10]
     assert index.documents("4") is None
-    busy = make(max_bytes=1000, max_count=50, keep=lambda _: True)
+    busy = make(max_bytes=1000, max_count=50, keeper=Keeper(None))
     fill(busy, 200)
     assert (busy.bytes, len(busy), busy.is_complete) == (2000, 200, True)
 
 
 def test_nothing_is_dropped_that_somebody_is_told_of() -> None:
     wanted = {"0", "7"}
-    index = make(max_count=20, keep=wanted.__contains__)
+    index = make(max_count=20, keeper=Keeper(wanted))
     fill(index, 100)
     assert len(index) <= 20
     assert (bodies(index, "0"), bodies(index, "7"), bodies(index, "8")) == ([b"x" * 10], [b"x" * 10], [])

@@ -1,4 +1,4 @@
-"""The drain where a broker cannot be made to misbehave on request: over a session that fails as it is told."""
+"""The reader of a queue per task where no broker misbehaves on request: over a session that fails as it is told."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from aioresults.background import drain as drain_module
-from aioresults.background.drain import Drain
 
-from aioresults.errors import AccessRefused, AioResultsError, BrokerUnavailable, ChannelClosed, ResultForgotten
-from aioresults.messaging import Exchange, Message, Queue
+from aioresults import states
+from aioresults.errors import (
+    AccessRefused,
+    AioResultsError,
+    BrokerUnavailable,
+    ChannelClosed,
+    ConfigurationError,
+    DecodeError,
+    ResultForgotten,
+)
+from aioresults.events import Event, Events, Unreadable
+from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import ResultMeta
-from aioresults.serialization import Document
+from aioresults.routing import ReaderParts
+from aioresults.routing.queue_per_task import reader as reader_module
+from aioresults.routing.queue_per_task.reader import QueuePerTaskReader
 from aioresults.sessions.sessions import Session
 from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker
-from aioresults.waiting.waiters import Waiter, Waiters
+from aioresults.waiting.waiters import Waiter
 from tests.eventually import eventually
 
 
@@ -57,30 +67,63 @@ class FakeSession:
         return channel
 
 
-def read(message: Message) -> ResultMeta:
-    """Read a message of the form `task_id status`."""
-    task_id, status = message.body.decode().split()
-    return ResultMeta(task_id, status)
+class Codec:
+    """Reads messages of the form `task_id status`."""
+
+    def read(self, message: Message) -> ResultMeta:
+        try:
+            task_id, status = message.body.decode().split()
+        except ValueError as error:
+            raise DecodeError("not of this form") from error
+        return ResultMeta(task_id, status)
 
 
-def unread(document: Document) -> ResultMeta:
-    raise AssertionError("a drain keeps no documents")
+class Overrides:
+    """A backend whose queues are called like their tasks, unless a test says otherwise."""
+
+    Consumer = Consumer
+    Producer = Producer
+
+    def __init__(self) -> None:
+        self.queue_of: Callable[[str], Queue | None] = Queue
+
+    def queue_for(self, task_id: str) -> Queue | None:
+        return self.queue_of(task_id)
+
+    def inbox(self) -> Queue | None:
+        return None
+
+    def supersedes(self, new: str, old: str) -> bool:
+        return states.supersedes(new, old)
 
 
 class Bench:
-    """A drain at work, the waiters it serves, and the broker behind it."""
+    """A reader at work, and the broker behind it."""
 
     def __init__(self, broker: MemoryBroker, session: FakeSession, channel: Channel) -> None:
         self.broker = broker
         self.session = session
         self.channel = channel
-        self.waiters = Waiters(100, unread)
-        self.queue_for: Callable[[str], Queue | None] = Queue
-        self.drain = Drain(self.waiters, lambda task_id: self.queue_for(task_id), read)
-        self.running = asyncio.create_task(self.drain.run(cast("Session", session)))
+        self.overrides = Overrides()
+        self.events: list[Event] = []
+        nothing: Any = None
+        codec: Any = Codec()
+        self.reader = QueuePerTaskReader(
+            ReaderParts(
+                nothing, nothing, codec, self.overrides, Events(self.events.append),
+                store_only=False, rpc_timeout=10, expires=None,
+                max_cached_results=100, max_unclaimed_results=1, max_unclaimed_bytes=1,
+            )
+        )  # fmt: skip
+        self.running = asyncio.create_task(self.reader.run(cast("Session", session)))
 
     def wait(self, task_id: str) -> Waiter:
-        return Waiter(self.waiters, task_id, 10)
+        return Waiter(self.reader.waiters, task_id, 10)
+
+    def counts(self, queue: str) -> tuple[int, int] | None:
+        """Return how many messages of a queue are ready and unacknowledged."""
+        info = self.broker.queue(queue)
+        return None if info is None else (info.ready, info.unacked)
 
     async def publish(self, queue: str, text: str) -> None:
         await self.channel.basic_publish(text.encode(), Properties(), "", queue, mandatory=True)
@@ -95,7 +138,7 @@ class Bench:
 
 @asynccontextmanager
 async def working() -> AsyncIterator[Bench]:
-    broker = MemoryBroker("drain")
+    broker = MemoryBroker("reader")
     connection = await broker.connect()
     bench = Bench(broker, FakeSession(connection), await connection.channel(confirms=True))
     yield bench
@@ -107,7 +150,7 @@ async def working() -> AsyncIterator[Bench]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain_module, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(reader_module, "RETRY_INTERVAL", 0.01)
 
 
 class TestOpening:
@@ -163,7 +206,7 @@ class TestOpening:
                 next(deletions, lambda _: None)(name)
 
             exchange = Exchange("results", "direct")
-            bench.queue_for = lambda task_id: Queue(task_id, exchange, task_id, on_declared=declared)
+            bench.overrides.queue_of = lambda task_id: Queue(task_id, exchange, task_id, on_declared=declared)
             waiter = bench.wait("a")
             await bench.consumed("a")
             await bench.publish("a", "a SUCCESS")
@@ -184,9 +227,9 @@ class TestOpening:
 
     async def test_without_a_queue_is_nothing(self) -> None:
         async with working() as bench:
-            bench.queue_for = lambda task_id: None
+            bench.overrides.queue_of = lambda task_id: None
             waiter = bench.wait("a")
-            bench.queue_for = Queue
+            bench.overrides.queue_of = Queue
             other = bench.wait("b")
             await bench.consumed("b")
             assert not waiter.done()
@@ -203,7 +246,7 @@ class TestBeingCancelled:
             with pytest.raises(ResultForgotten):
                 await waiter
             waiter.leave()
-            assert len(bench.drain) == 0
+            assert bench.reader.consuming == 0
 
     async def test_for_another_reason_it_consumes_again(self) -> None:
         async with working() as bench:
@@ -227,7 +270,7 @@ class TestSettling:
             bench.session.before.append(AccessRefused(403, "ACCESS_REFUSED"))
             with caplog.at_level(logging.WARNING, "aioresults"):
                 waiter.take()
-                await asyncio.wait_for(bench.drain.finish(cast("Session", bench.session)), 30)
+                await asyncio.wait_for(bench.reader.finish(cast("Session", bench.session)), 30)
             assert "cannot be deleted" in caplog.text
 
     async def test_a_deletion_that_failed_is_made_up_for(self) -> None:
@@ -238,10 +281,10 @@ class TestSettling:
             await waiter
             bench.session.before.append(BrokerUnavailable("slow"))
             waiter.take()
-            deletion = bench.drain.deletion("a")
+            deletion = bench.reader.deletion("a")
             assert deletion is not None
             await asyncio.wait_for(deletion, 30)
-            assert bench.drain.deletion("a") is None
+            assert bench.reader.deletion("a") is None
             assert bench.broker.queue("a") is None
 
     async def test_in_the_next_session(self) -> None:
@@ -254,24 +297,60 @@ class TestSettling:
             await asyncio.sleep(0)
             waiter.take()
             session = FakeSession(bench.session.connection)
-            running = asyncio.create_task(bench.drain.run(cast("Session", session)))
-            await asyncio.wait_for(bench.drain.finish(cast("Session", session)), 30)
+            running = asyncio.create_task(bench.reader.run(cast("Session", session)))
+            await asyncio.wait_for(bench.reader.finish(cast("Session", session)), 30)
             assert bench.broker.queue("a") is None
             session.lost.set_result(BrokerUnavailable("the end"))
             await running
 
-    async def test_what_is_not_ours_returns_when_nobody_waits(self) -> None:
+    async def test_reports_of_another_task_end_the_wait_and_stay(self) -> None:
         async with working() as bench:
             waiter = bench.wait("a")
             await bench.consumed("a")
             await bench.publish("a", "other SUCCESS")
-            await bench.publish("a", "a STARTED")
-            await eventually(lambda: bench.drain.received == 2)
+            with pytest.raises(ConfigurationError, match="the tasks 'a' and 'other' share the queue 'a'"):
+                await waiter
             waiter.leave()
             await bench.consumed("a", 0)
-            info = bench.broker.queue("a")
-            assert info is not None
-            assert (info.ready, info.unacked) == (1, 0)
+            assert bench.counts("a") == (1, 0)
+
+    async def test_the_queue_of_a_result_that_was_taken_stays_for_another_task(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            await bench.publish("a", "a SUCCESS")
+            assert (await waiter).status == "SUCCESS"
+            await bench.publish("a", "other SUCCESS")
+            await eventually(lambda: bench.reader.received == 2)
+            waiter.take()
+            await bench.consumed("a", 0)
+            assert bench.counts("a") == (1, 0)
+
+    async def test_two_waits_for_one_queue_are_refused(self) -> None:
+        async with working() as bench:
+            bench.overrides.queue_of = lambda task_id: Queue("shared")
+            waiters = [bench.wait(task_id) for task_id in "abc"]
+            await bench.consumed("shared")
+            await eventually(lambda: sum(waiter.done() for waiter in waiters) == 2)
+            [served] = [task_id for task_id, waiter in zip("abc", waiters, strict=True) if not waiter.done()]
+            await bench.publish("shared", f"{served} SUCCESS")
+            outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+            assert [each.task_id for each in outcomes if isinstance(each, ResultMeta)] == [served]
+            assert sum(isinstance(each, ConfigurationError) for each in outcomes) == 2
+
+    async def test_what_cannot_be_read_ends_the_wait_and_stays(self) -> None:
+        async with working() as bench:
+            for turn in range(2):  # the second wait finds it there
+                waiter = bench.wait("a")
+                await bench.consumed("a")
+                if not turn:
+                    await bench.publish("a", "unreadable")
+                with pytest.raises(DecodeError):
+                    await waiter
+                waiter.leave()
+                await bench.consumed("a", 0)
+                assert bench.counts("a") == (1, 0)
+            assert bench.events == [Unreadable("a", "not of this form")] * 2
 
     async def test_a_better_report_replaces_the_one_at_hand(self) -> None:
         async with working() as bench:
@@ -279,8 +358,8 @@ class TestSettling:
             await bench.consumed("a")
             for status in ("FAILURE", "SUCCESS", "FAILURE", "SUCCESS"):
                 await bench.publish("a", f"a {status}")
-            await eventually(lambda: bench.drain.received == 4)
-            latest = bench.waiters.latest("a")
+            await eventually(lambda: bench.reader.received == 4)
+            latest = bench.reader.known("a")
             assert latest is not None
             assert latest.status == "SUCCESS"
             info = bench.broker.queue("a")
@@ -298,7 +377,7 @@ async def test_a_defect_ends_the_run_with_its_error() -> None:
         raise KeyError(task_id)
 
     async with working() as bench:
-        bench.queue_for = defect
+        bench.overrides.queue_of = defect
         bench.wait("a").cancel()
         await eventually(bench.running.done)
         assert isinstance(bench.running.exception(), KeyError)

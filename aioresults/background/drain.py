@@ -323,7 +323,7 @@ class Drain:
     # Called by the transport
 
     def _receive(self, message: Message) -> None:
-        subscription = self._subscriptions.get(message.consumer_tag or "")
+        subscription = self._subscriptions.get(message.queue or "")
         if subscription is None:
             message.requeue()
             return

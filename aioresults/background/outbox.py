@@ -40,8 +40,7 @@ from aioresults.errors import (
 )
 from aioresults.events import Emit, NotRouted, Unroutable, log
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
-from aioresults.messaging.retrying import TRANSIENT
-from aioresults.retry import RetryPolicy
+from aioresults.retry import TRANSIENT_ERRORS, RetryPolicy
 from aioresults.serialization.report_codec import ReportCodec
 from aioresults.stored import Stored
 from aioresults.transport.replies import message_size_limit
@@ -278,7 +277,7 @@ class Outbox:
                 self._max_bytes = min(self._max_bytes, error.limit // 2)
                 lane.unload(len(lane.in_flight) // 2)
                 continue
-            except TRANSIENT as error:
+            except TRANSIENT_ERRORS as error:
                 delay = next(delays, None)
                 if delay is None:
                     raise _not_stored(lane.in_flight) from error

@@ -52,9 +52,9 @@ class CountingQueue(NoCacheQueue):
     got: ClassVar[list[str]] = []
     deleted: ClassVar[list[str]] = []
 
-    async def declare(self, nowait: bool = False, passive: bool = False) -> DeclareOk:
+    async def declare(self, passive: bool = False) -> DeclareOk:
         self.declared.append(self.name)
-        return await super().declare(nowait, passive)
+        return await super().declare(passive)
 
     async def get(self, *args: Any, **options: Any) -> Any:
         self.got.append(self.name)

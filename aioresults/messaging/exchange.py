@@ -353,8 +353,8 @@ class Binding:
 
     Args:
         arguments: the arguments of the binding; for a headers exchange, what must match.
-        unbind_arguments: the arguments for ``unbind``. None means ``arguments``, because the broker tells bindings apart
-            by them too. (kombu then sends none, and the binding stays.)
+        unbind_arguments: the arguments for ``unbind``. None means ``arguments``, because they are part of a binding's
+            identity. (kombu then sends none, and the binding stays.)
     """
 
     exchange: Exchange

@@ -369,8 +369,10 @@ class Consumer:
                 self._receiver.on_message(message)
             elif self.on_message is None or self._worker is not None:
                 self._keep(message)
-            elif inspect.isawaitable(outcome := self.on_message(message)):
-                self._start_worker(outcome)
+            else:
+                outcome = self.on_message(message)
+                if outcome is not None and inspect.isawaitable(outcome):
+                    self._start_worker(outcome)
         except Exception as error:
             _log_failure(error)
 

@@ -1,19 +1,25 @@
-"""How often and how long apart a failed store is tried again: pure values, no clock.
+"""Which operations are tried again, how often, and how long apart.
 
 The numbers are those of Celery's ``retry_policy`` and give the same waits as kombu's ``retry_over_time``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from aioresults.errors import ConfigurationError
+from aioresults.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ConfigurationError, MessageNacked
 
+T = TypeVar("T")
+
+#: The errors of an operation that may succeed if it is tried again, perhaps on a channel of the next session.
+#: A lost confirm is one of them: nobody knows whether the broker has the message, so it is published again.
+TRANSIENT_ERRORS: Final = (BrokerUnavailable, ChannelClosed, MessageNacked)
 #: Retries beyond which nobody waits for the last one.
 COUNTED: Final = 10_000
 
@@ -83,3 +89,18 @@ class RetryPolicy:
         if self.max_retries is None or self.max_retries > COUNTED:
             return None
         return sum(self.delays(lambda: 0.0))
+
+
+async def retrying(attempt: Callable[[], Awaitable[T]], policy: RetryPolicy | Mapping[str, Any] | None) -> T:
+    """Return what ``attempt`` returns, after as many attempts as ``policy`` allows; then raise its last error."""
+    delays = RetryPolicy.of(policy or {}).delays()
+    while True:
+        try:
+            return await attempt()
+        except BrokerRefused:
+            raise
+        except TRANSIENT_ERRORS:
+            delay = next(delays, None)
+            if delay is None:
+                raise
+        await asyncio.sleep(delay)

@@ -1,11 +1,10 @@
-"""The nouns of AMQP, asyncio-native: exchanges, queues, and what is sent and received through them.
+"""The nouns of AMQP, asyncio-native: exchanges, queues, and the messages that are sent and received through them.
 
-Names and meanings are kombu's; what does I/O is awaited. The backend itself works through these classes.
+Names and meanings are kombu's; every call that does I/O is awaited. The backend itself works through these classes.
 """
 
-from aioresults.messaging.binding import Binding
-from aioresults.messaging.consumer import Consumer
-from aioresults.messaging.exchange import Exchange
+from aioresults.messaging.consumer import Consumer, Receiver
+from aioresults.messaging.exchange import Binding, Exchange
 from aioresults.messaging.message import Message
 from aioresults.messaging.producer import Producer
 from aioresults.messaging.queue import NoCacheQueue, Queue, declaring
@@ -20,5 +19,6 @@ __all__ = [
     "OutgoingMessage",
     "Producer",
     "Queue",
+    "Receiver",
     "declaring",
 ]

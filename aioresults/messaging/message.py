@@ -1,4 +1,4 @@
-"""A message that was received, and what is to become of it."""
+"""Received messages: what is in one, and what is to become of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 from aioresults.errors import MessageStateError
-from aioresults.messaging.content import Content, default_content
-from aioresults.transport.base import Channel, Delivery, Properties
+from aioresults.messaging.body_codec import BodyCodec
+from aioresults.transport.base import Delivery
 
 _UNREAD: Final = object()
 
 
 class Written:
-    """What ``ack`` and the like return: it is done, so awaiting it takes no time, and not awaiting it is no bug."""
+    """What ``ack`` and its siblings return: awaiting it takes no time, and not awaiting it is no mistake."""
 
     __slots__ = ()
 
@@ -26,72 +26,84 @@ WRITTEN: Final = Written()
 
 
 class Message:
-    """One received message, to be acknowledged, rejected or returned, once.
+    """One received message. Acknowledge, reject or requeue it exactly once.
 
-    ``ack``, ``nack``, ``reject`` and ``requeue`` write at once, without waiting for anything: call them from plain
-    callbacks, or ``await`` them, as you like. They are void when the channel is gone, because the broker has returned
-    the message to its queue by then. The second of them raises ``MessageStateError``: sent, it would close the channel.
+    ``ack``, ``nack``, ``reject`` and ``requeue`` write to the connection at once and wait for nothing. Call them from
+    plain functions, or ``await`` them, as you prefer. On a closed channel they do nothing, because the broker has
+    already returned the message to its queue. A second call raises ``MessageStateError``: if it were sent, the broker
+    would close the channel.
+
+    Example::
+
+        async for message in consumer:
+            print(message.payload)
+            message.ack()
+            break
 
     Args:
-        content: how the body is read; None means every serializer that is known.
-        no_ack: the broker forgot it when it was sent: ``ack`` does nothing, the others raise.
+        codec: reads the body; None means every serializer that is known.
+        queue: the name of the queue that the message came from.
+        no_ack: the broker forgot the message when it sent it. ``ack`` then does nothing, and the others raise.
     """
 
-    __slots__ = ("_content", "_delivery", "_payload", "_state")
+    __slots__ = (
+        "_codec", "_delivery", "_payload", "_state",
+        "body", "channel", "consumer_tag", "delivery_tag", "properties", "queue",
+    )  # fmt: skip
 
-    def __init__(self, delivery: Delivery, content: Content | None = None, *, no_ack: bool = False) -> None:
-        self._delivery = delivery
-        self._content = content
+    def __init__(
+        self,
+        delivery: Delivery,
+        codec: BodyCodec | None = None,
+        *,
+        queue: str | None = None,
+        no_ack: bool = False,
+    ) -> None:
+        #: The bytes as they came; only ``decode`` decompresses them. (kombu's ``body`` is decompressed.)
+        self.body: Final = delivery.body
+        #: The properties of the message.
+        self.properties: Final = delivery.properties
+        #: The channel on which the message was received.
+        self.channel: Final = delivery.channel
+        #: The number of the delivery on its channel.
+        self.delivery_tag: Final = delivery.delivery_tag
+        #: The tag of the consumer that received the message; None for a message that was fetched with ``Queue.get``.
+        self.consumer_tag: Final = delivery.consumer_tag
+        #: The name of the queue from which the message was received; None if it came through neither ``Consumer`` nor
+        #: ``Queue.get``.
+        self.queue: Final = queue
+        self._delivery: Final = delivery
+        self._codec: Final = codec
         self._state = "no_ack" if no_ack else ""
         self._payload: Any = _UNREAD
 
     def __repr__(self) -> str:
-        # No body and no headers: they may hold a result, and this ends in logs.
+        # Neither body nor headers: they may hold a result, and a repr ends in logs.
         return f"<Message {self.delivery_tag} {self._delivery.routing_key!r}{self._state and ' ' + self._state}>"
 
-    @property
-    def body(self) -> bytes:
-        """The bytes as they came; ``decode`` decompresses. (kombu's ``body`` is decompressed.)"""
-        return self._delivery.body
-
-    @property
-    def channel(self) -> Channel:
-        """The channel it was received on."""
-        return self._delivery.channel
-
-    @property
-    def properties(self) -> Properties:
-        """The message's properties."""
-        return self._delivery.properties
+    # What it is
 
     @property
     def headers(self) -> Mapping[str, Any]:
-        """The message's headers; empty when it has none."""
-        return self._delivery.properties.headers or {}
+        """The headers of the message; empty if it has none."""
+        return self.properties.headers or {}
 
     @property
     def content_type(self) -> str | None:
-        """What is in the body."""
-        return self._delivery.properties.content_type
+        """The content type of the body."""
+        return self.properties.content_type
 
     @property
     def content_encoding(self) -> str | None:
         """The charset of the body, or ``binary``."""
-        return self._delivery.properties.content_encoding
-
-    @property
-    def delivery_tag(self) -> int:
-        """Its number on its channel."""
-        return self._delivery.delivery_tag
-
-    @property
-    def consumer_tag(self) -> str | None:
-        """The consumer it was delivered to; None when it was fetched."""
-        return self._delivery.consumer_tag
+        return self.properties.content_encoding
 
     @property
     def delivery_info(self) -> dict[str, Any]:
-        """How it came: by which consumer, with which tag, whether again, from where; after a get ``message_count``."""
+        """How the message came: ``delivery_tag``, ``redelivered``, ``exchange`` and ``routing_key``.
+
+        Also the ``consumer_tag``, or after ``Queue.get`` the ``message_count`` of what was left in the queue.
+        """
         its = self._delivery
         came: dict[str, Any] = (
             {"message_count": its.message_count} if its.consumer_tag is None else {"consumer_tag": its.consumer_tag}
@@ -104,53 +116,86 @@ class Message:
             "routing_key": its.routing_key,
         }
 
-    @property
-    def acknowledged(self) -> bool:
-        """Whether its fate is sealed: acknowledged, rejected or requeued, or consumed with ``no_ack``."""
-        return self._state != ""
-
     def decode(self) -> Any:
-        """Return the value in the body; read once, then remembered, whatever it is.
+        """Return the value in the body. The body is read once; later calls return the same value.
+
+        Example::
+
+            value = message.decode()
 
         Raises:
-            ContentDisallowed: its content type is not accepted here; nothing of it was decoded.
-            DecodeError: it cannot be read.
+            ContentDisallowed: the content type is not accepted here; nothing was decoded.
+            DecodeError: the body cannot be read.
         """
         if self._payload is _UNREAD:
-            self._payload = (self._content or default_content()).read(self._delivery.body, self._delivery.properties)
+            self._payload = (self._codec or BodyCodec()).read(self.body, self.properties)
         return self._payload
 
     @property
     def payload(self) -> Any:
-        """The value in the body; raises as ``decode``."""
+        """The value in the body; raises as ``decode`` does."""
         return self.decode()
 
+    # What becomes of it
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the message is settled: acknowledged, rejected, requeued, or consumed with ``no_ack``."""
+        return self._state != ""
+
     def ack(self, multiple: bool = False) -> Written:
-        """Take the message off its queue; with ``multiple`` also all that were received before it on its channel.
+        """Remove the message from its queue.
+
+        Example::
+
+            message.ack()
+
+        Args:
+            multiple: also remove every message that was received earlier on the same channel.
 
         Raises:
-            MessageStateError: its fate is sealed already.
+            MessageStateError: the message is already settled.
         """
         if self._state == "no_ack":
             return WRITTEN
         self._settle("acknowledged")
-        self._delivery.channel.basic_ack(self._delivery.delivery_tag, multiple=multiple)
+        self.channel.basic_ack(self.delivery_tag, multiple=multiple)
         return WRITTEN
 
     def nack(self, multiple: bool = False, requeue: bool = True) -> Written:
-        """Return the message to its queue, or take it off unread; raises as ``ack``."""
+        """Return the message to its queue, or remove it from there unread; raises as ``ack`` does.
+
+        Example::
+
+            message.nack(requeue=False)
+
+        Args:
+            multiple: the same for every message that was received earlier on the same channel.
+            requeue: False removes the message, as ``reject`` does.
+        """
         self._settle("requeued" if requeue else "rejected")
-        self._delivery.channel.basic_nack(self._delivery.delivery_tag, multiple=multiple, requeue=requeue)
+        self.channel.basic_nack(self.delivery_tag, multiple=multiple, requeue=requeue)
         return WRITTEN
 
     def reject(self, requeue: bool = False) -> Written:
-        """Take the message off its queue unread: dropped, or dead-lettered where the queue or a policy says so."""
+        """Remove the message from its queue unread; raises as ``ack`` does.
+
+        The message is dropped, or dead-lettered if the queue or a policy says so.
+
+        Example::
+
+            message.reject()
+        """
         return self.nack(requeue=requeue)
 
     def requeue(self) -> Written:
-        """Return the message to its queue; raises as ``ack``.
+        """Return the message to its queue; raises as ``ack`` does.
 
-        With ``basic.nack``: a quorum queue counts ``basic.reject`` and drops a message after 20 of them.
+        This sends ``basic.nack``: a quorum queue counts each ``basic.reject``, and drops a message after 20 of them.
+
+        Example::
+
+            message.requeue()
         """
         return self.nack()
 

@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, Self
 
 from aioresults import validation
 from aioresults.errors import ConfigurationError, MessageReturned, NotBoundError, NotSupported
-from aioresults.messaging.content import Content, default_content
-from aioresults.messaging.delivery_mode import delivery_mode as mode_of
-from aioresults.messaging.entity import Entity
-from aioresults.messaging.exchange import IMMEDIATE, Exchange, name_of
+from aioresults.messaging.body_codec import BodyCodec
+from aioresults.messaging.exchange import IMMEDIATE, Entity, Exchange, mode_of
 from aioresults.messaging.queue import Queue
-from aioresults.messaging.retrying import retrying
-from aioresults.retry import RetryPolicy
+from aioresults.retry import RetryPolicy, retrying
 from aioresults.serialization import Serializers
 from aioresults.timing import fail_after
 from aioresults.transport.base import PERSISTENT, Channel, Connection, OutgoingMessage, Properties
 
-#: What is called with a message that came back: the error, exchange, routing key, and the message.
+#: Called with a message that came back: the error, the exchange, the routing key, and the message.
 OnReturn = Callable[[MessageReturned, str, str, OutgoingMessage], Any]
+
+_ONE_ATTEMPT: Final = RetryPolicy(max_retries=0)
 
 
 class Producer:
-    """Publishes on ``channel``, by default to the default exchange.
+    """Publishes messages on one channel.
 
-    On a channel with confirms, such as ``AMQPBackend.channel()`` gives, ``publish`` returns when the broker has the
-    message. Any number of tasks may publish at once. When the channel is lost, ``revive`` gives it the next one;
-    whoever publishes with ``retry`` waits for that.
+    On a channel with confirms, such as ``AMQPBackend.channel()`` returns, ``publish`` returns once the broker has taken
+    the message. Any number of tasks may publish at the same time. When the channel is lost, hand ``revive`` the next
+    one; a ``publish`` with ``retry`` waits for that.
+
+    Example::
+
+        producer = Producer(channel, Exchange("orders", "topic"), serializer="json")
+        await producer.publish({"id": 1}, "eu.de")
 
     Args:
-        channel: None to be given one later with ``revive``.
-        exchange: where messages go; declared before the first one, unless it is the default exchange.
-        routing_key: of messages that come without one.
-        serializer: ``json``, ``msgpack``, ...; None: text and bytes are sent as such, anything else as JSON.
+        channel: None to hand the producer one later, with ``revive``.
+        exchange: the exchange to publish to, or its name; None means the default exchange. Declared before the first
+            message, unless it is the default exchange.
+        routing_key: the key of messages that are published without one.
+        serializer: ``json``, ``msgpack``, ...; None sends text and bytes as they are, and other values as JSON.
         auto_declare: whether ``exchange`` is declared.
         compression: ``zlib``, ``bz2``, ``lzma``, ``zstd``, or None.
-        on_return: called, instead of an error being raised, when a mandatory message reached no queue, with the
-            ``MessageReturned``, exchange, routing key and message; may be an async function.
+        on_return: called when a mandatory message reached no queue, instead of raising ``MessageReturned``: with that
+            error, the exchange, the routing key and the message. A plain or an async function.
         serializers: a registry of your own.
 
-    A subclass may set ``serializer`` and the like as class attributes.
+    A subclass may set ``routing_key``, ``serializer``, ``auto_declare``, ``compression`` and ``on_return`` as class
+    attributes.
     """
 
     routing_key: str = ""
@@ -62,37 +69,63 @@ class Producer:
         *,
         serializers: Serializers | None = None,
     ) -> None:
+        given = {
+            "routing_key": routing_key,
+            "serializer": serializer,
+            "auto_declare": auto_declare,
+            "compression": compression,
+            "on_return": on_return,
+        }
+        self.__dict__.update((name, value) for name, value in given.items() if value is not None)
         self._channel = channel
         exchange = Exchange(exchange or "") if exchange is None or isinstance(exchange, str) else exchange
         self.exchange = exchange if channel is None else exchange(channel)
-        self._content = default_content() if serializers is None else Content(serializers)
+        self._codec = BodyCodec(serializers)
+        #: What need not be declared again on this channel.
         self._declared: set[Entity] = set()
-        if routing_key is not None:
-            self.routing_key = routing_key
-        if serializer is not None:
-            self.serializer = serializer
-        if auto_declare is not None:
-            self.auto_declare = auto_declare
-        if compression is not None:
-            self.compression = compression
-        if on_return is not None:
-            self.on_return = on_return
 
     @property
     def channel(self) -> Channel:
-        """The channel; ``NotBoundError`` when it has none."""
+        """The channel; raises ``NotBoundError`` if the producer has none."""
         if self._channel is None:
             raise NotBoundError("the producer has no channel: give it one with revive(channel)")
         return self._channel
 
-    def is_on(self, channel: Channel) -> bool:
-        """Whether it publishes on that channel now."""
-        return self._channel is channel
-
     @property
     def connection(self) -> Connection:
-        """The connection of its channel."""
+        """The connection of the channel."""
         return self.channel.connection
+
+    def is_on(self, channel: Channel) -> bool:
+        """Whether the producer publishes on this channel.
+
+        Example::
+
+            if not producer.is_on(channel):
+                await producer.revive(channel)
+        """
+        return self._channel is channel
+
+    async def revive(self, channel: Channel) -> None:
+        """Go on with ``channel``, because the last one was lost. What was declared there is declared again when needed.
+
+        Example::
+
+            await producer.revive(await backend.channel())
+        """
+        self._channel = channel
+        self._declared.clear()
+        self.exchange = self.exchange(channel)
+
+    async def release(self) -> None:
+        """Do nothing: the channel belongs to whoever opened it. Also named ``close``; may be called twice.
+
+        Example::
+
+            await producer.release()
+        """
+
+    close = release
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,22 +133,33 @@ class Producer:
     async def __aexit__(self, *exception: object) -> None:
         await self.release()
 
+    # Declaring
+
     async def declare(self) -> None:
-        """Declare the exchange, unless it is the default one; raises as ``Exchange.declare``."""
+        """Declare the exchange, unless it is the default exchange; raises as ``Exchange.declare`` does.
+
+        Example::
+
+            await producer.declare()
+        """
         await self.exchange(self.channel).declare()
 
     async def maybe_declare(self, entity: Exchange | Queue | None, retry: bool = False, **retry_policy: Any) -> bool:
-        """Declare ``entity``, unless this producer has done so on this channel; return whether it did.
+        """Declare an exchange or a queue, unless this producer has done so on this channel; return whether it did.
 
-        What may be gone again by itself (auto_delete, expiring, a ``NoCacheQueue``) is declared each time. None is
-        nothing to declare.
+        What may disappear by itself (auto_delete, expiring, a ``NoCacheQueue``) is declared every time.
+
+        Example::
+
+            await producer.maybe_declare(Queue("orders"), retry=True, max_retries=3)
 
         Args:
-            retry: try again what fails for a reason that may pass, as in ``publish``.
+            entity: None is accepted; there is nothing to declare then.
+            retry: try again after an error that may pass, as ``publish`` does.
             retry_policy: the fields of a ``RetryPolicy``.
 
         Raises:
-            InequivalentArgument, ChannelError, BrokerUnavailable: as ``declare`` of the entity.
+            InequivalentArgument, ChannelError, BrokerUnavailable: as the entity's ``declare``.
         """
         if entity is None or entity in self._declared:
             return False
@@ -128,6 +172,8 @@ class Producer:
 
         await (retrying(declare, retry_policy) if retry else declare())
         return True
+
+    # Publishing
 
     async def publish(
         self,
@@ -152,30 +198,36 @@ class Producer:
     ) -> None:
         """Publish one message.
 
+        Example::
+
+            orders = Queue("orders", expires=3600)
+            await producer.publish({"id": 1}, "orders", exchange="", declare=[orders], mandatory=True, timeout=5)
+
         Args:
             body: a value, which is serialized; or an ``OutgoingMessage``, which is sent as it is.
-            delivery_mode: 1 or ``transient``, 2 or ``persistent``; None: as the exchange says, else persistent.
-            mandatory: tell when it reaches no queue.
-            content_type: then the body is bytes or text of yours, and not serialized.
-            exchange: instead of the producer's own; it must exist.
-            retry: try again after a negative confirm, and with a lost channel, until somebody gives the next one to
-                ``revive``. The message may then arrive twice.
-            retry_policy: how often and how far apart; a ``RetryPolicy`` or a mapping of its fields.
-            declare: what must exist; passed to ``maybe_declare``.
-            expiration: seconds after which it is dropped from its queue.
-            timeout: seconds for all of it, attempts, declarations and confirm together; None for no limit.
+            delivery_mode: 1 or ``transient``, 2 or ``persistent``; None means as the exchange says, or else persistent.
+            mandatory: raise ``MessageReturned`` if the message reaches no queue.
+            content_type: the body is bytes or text of this type, and is not serialized.
+            exchange: publish to this exchange instead of the producer's own; it must exist.
+            retry: try again after a negative confirm, and after the channel is lost, once ``revive`` has brought the
+                next channel. The message may then arrive twice.
+            retry_policy: how often and how far apart to try: a ``RetryPolicy``, or a mapping of its fields.
+            declare: what must exist; each entity is passed to ``maybe_declare``.
+            expiration: seconds after which the message is dropped from its queue.
+            timeout: seconds for everything: attempts, declarations and confirm; None means no limit.
             properties: ``reply_to`` (a queue, or its name), ``correlation_id``, ``message_id``, ``timestamp``, ...
 
         Raises:
-            MessageReturned: it is ``mandatory``, there is no queue for it, and no ``on_return``.
-            MessageNacked: the broker did not take it.
-            EncodeError: it cannot be written; nothing was sent.
+            MessageReturned: ``mandatory``, the message reached no queue, and there is no ``on_return``.
+            MessageNacked: the broker did not take the message.
+            EncodeError: the body cannot be written; nothing was sent.
+            ConfigurationError: an unknown property, serializer or compression; nothing was sent.
             NotSupported: ``immediate``; nothing was sent.
-            NotFound: there is no such exchange; the channel is closed then.
-            NotBoundError: there is no channel.
-            ChannelError, BrokerUnavailable: it is not known to be stored; publish it again.
+            NotFound: the exchange does not exist; the broker has closed the channel.
+            NotBoundError: the producer has no channel.
+            ChannelError, BrokerUnavailable: nobody knows whether the broker has the message; publish it again.
 
-        Cancellation: the message may or may not be sent; nothing else is disturbed.
+        Cancelling it is safe: the message may or may not be sent, and nothing else is disturbed.
         """
         if immediate:
             raise NotSupported(IMMEDIATE)
@@ -186,30 +238,21 @@ class Producer:
             mode = mode_of(delivery_mode) or getattr(target, "delivery_mode", self.exchange.delivery_mode)
             fields = self._properties(properties, priority, content_type, content_encoding, headers, expiration)
             fields.delivery_mode = mode or PERSISTENT
-            message = self._content.write(
+            message = self._codec.write(
                 body, fields, serializer=serializer or self.serializer, compression=compression or self.compression
             )
-        name = name_of(target)
+        name = target if isinstance(target, str) else target.name
         key = self.routing_key if routing_key is None else routing_key
         entities = tuple(declare or ())
         if self.auto_declare and self.exchange.name:
             entities += (self.exchange,)
-        if retry or timeout is not None:
-            await self._persist(
-                lambda: self._send(message, name, key, mandatory, entities), retry_policy if retry else _ONCE, timeout
-            )
-        else:
+        if not retry and timeout is None:
             await self._send(message, name, key, mandatory, entities)
-
-    async def _persist(
-        self,
-        send: Callable[[], Awaitable[None]],
-        policy: RetryPolicy | Mapping[str, Any] | None,
-        timeout: float | None,
-    ) -> None:
+            return
         seconds = None if timeout is None else validation.seconds("timeout", timeout)
+        send = partial(self._send, message, name, key, mandatory, entities)
         async with fail_after(seconds, "not confirmed by the broker"):
-            await retrying(send, policy)
+            await retrying(send, retry_policy if retry else _ONE_ATTEMPT)
 
     async def _send(
         self,
@@ -258,17 +301,3 @@ class Producer:
         if expiration is not None:
             fields.expiration = str(int(validation.seconds("expiration", expiration) * 1000))
         return fields
-
-    async def revive(self, channel: Channel) -> None:
-        """Go on with ``channel``: the last one was lost. What was declared on that one is declared again."""
-        self._channel = channel
-        self._declared.clear()
-        self.exchange = self.exchange(channel)
-
-    async def release(self) -> None:
-        """Do nothing: the channel belongs to who opened it. Safe to call twice."""
-
-    close = release
-
-
-_ONCE = RetryPolicy(max_retries=0)

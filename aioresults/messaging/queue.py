@@ -1,59 +1,71 @@
-"""A queue: its name, properties and bindings, and what can be done with it."""
+"""Queues: how one is described, and what can be done with it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from aioresults import validation
 from aioresults.errors import ChannelClosed, NotFound
-from aioresults.messaging.binding import Binding
-from aioresults.messaging.content import Content
-from aioresults.messaging.entity import Entity
-from aioresults.messaging.exchange import Exchange, name_of
+from aioresults.messaging.body_codec import BodyCodec
+from aioresults.messaging.exchange import Binding, Entity, Exchange, name_of
 from aioresults.messaging.message import Message
 from aioresults.transport.base import Channel, DeclareOk
 from aioresults.transport.replies import is_of_queue
 
-_LIMITS = {
+#: The arguments that RabbitMQ knows the attributes of a queue by; those in seconds become milliseconds.
+_LIMITS: Final = {
     "expires": "x-expires",
     "message_ttl": "x-message-ttl",
     "max_length": "x-max-length",
     "max_length_bytes": "x-max-length-bytes",
     "max_priority": "x-max-priority",
 }
-_SECONDS = ("expires", "message_ttl")
+_IN_SECONDS: Final = ("expires", "message_ttl")
 
 
 @dataclass(frozen=True, init=False, eq=False)
 class Queue(Entity):
-    """A queue, and its bindings: to ``exchange`` by ``routing_key``, and those in ``bindings``.
+    """A queue and its bindings, as a value: immutable, hashable, and equal to every queue with the same properties.
 
-    A value: immutable, equal to another of the same properties, hashable. ``queue(channel)`` is a copy that can act.
-    Every operation raises ``NotBoundError`` when it is not bound, ``ChannelClosed`` when its channel is closed, and
-    otherwise ``ChannelError`` or ``BrokerUnavailable``. Cancelling one is safe: it runs to its end, and closes nothing;
-    only ``get`` may leave a message unacknowledged until the channel closes. ``nowait`` is accepted and waited for all
-    the same: measured, it saves nothing, and it loses the error.
+    ``queue(channel)`` returns a copy that can act.
+
+    Example::
+
+        orders = Queue("orders", Exchange("shop", "topic"), "order.#", expires=3600)(channel)
+        await orders.declare()
+        message = await orders.get()
+
+    Every operation raises ``NotBoundError`` if this copy is bound to no channel, ``ChannelClosed`` if the channel is
+    closed, ``BrokerUnavailable`` if the connection is lost, and another ``ChannelError`` if the broker refuses.
+    Cancelling an operation is safe: it runs to its end in the background, and closes nothing. A cancelled ``get`` may
+    leave a message unacknowledged until the channel closes.
 
     Args:
-        name: empty to have the broker choose one: ``(await queue(channel).declare()).queue``.
-        exchange: an exchange, its name, or, as in kombu, a list of bindings.
-        bindings: further bindings (kombu drops ``exchange`` when there are any).
-        on_declared: called with name, messages and consumers when the queue was declared; may be an async function.
-        durable: survives a restart of the broker.
-        exclusive: usable by the declaring connection only, and deleted with it. (kombu makes it auto_delete as well,
-            and so loses it with its first consumer.)
-        auto_delete: deleted when its last consumer is cancelled.
-        no_ack: what is delivered from it needs no acknowledgement, where a consumer does not say otherwise.
-        queue_arguments: ``x-queue-type`` and the like; ``expires`` and the others below add to them.
-        binding_arguments: for the binding to ``exchange``.
-        consumer_arguments: for consumers of this queue.
-        expires: seconds without use after which it is deleted.
-        message_ttl: seconds that a message stays in it.
-        max_length, max_length_bytes: how much it holds; the oldest goes first.
-        max_priority: the highest priority of its messages.
+        name: empty to let the broker choose one: ``(await queue(channel).declare()).queue``.
+        exchange: the exchange to bind the queue to, or its name; or, as in kombu, a list of bindings.
+        routing_key: the key of the binding to ``exchange``.
+        channel: the channel to bind to.
+        bindings: further bindings. (kombu ignores ``exchange`` if there are any.)
+        on_declared: called after each declaration with the queue's name and its numbers of messages and consumers; a
+            plain or an async function.
+        durable: whether the queue survives a restart of the broker.
+        exclusive: whether only the declaring connection may use the queue, which is deleted with that connection.
+            (kombu makes it ``auto_delete`` too, and so loses it with its first consumer.)
+        auto_delete: whether the queue is deleted when its last consumer is cancelled.
+        no_ack: whether deliveries need no acknowledgement, unless a consumer or ``get`` says otherwise.
+        queue_arguments: ``x-queue-type`` and the like; ``expires`` and the parameters below add to them.
+        binding_arguments: the arguments of the binding to ``exchange``.
+        consumer_arguments: the arguments for consumers of this queue.
+        expires: seconds without use after which the queue is deleted.
+        message_ttl: seconds after which a message is dropped from the queue.
+        max_length, max_length_bytes: how much the queue holds; beyond that the oldest messages are dropped.
+        max_priority: the highest priority of a message.
+
+    Raises:
+        ConfigurationError: ``expires`` is no such number, or too large for RabbitMQ.
     """
 
     attrs: ClassVar[tuple[str, ...]] = (
@@ -110,7 +122,7 @@ class Queue(Entity):
             exchange = Exchange(exchange or "")
         elif not isinstance(exchange, Exchange):
             further, exchange = (*exchange, *further), Exchange()
-        # At once, as one queue is made for each task.
+        # All at once, because a queue is made for each task.
         self.__dict__.update(
             name=name,
             exchange=exchange,
@@ -134,12 +146,17 @@ class Queue(Entity):
 
     @classmethod
     def from_dict(cls, queue: str, **options: Any) -> Self:
-        """Return the queue named ``queue`` as kombu's option dicts describe it.
+        """Return the queue named ``queue`` that one of kombu's option dicts describes.
+
+        Example::
+
+            orders = Queue.from_dict("orders", exchange="shop", exchange_type="topic", binding_key="order.#")
 
         Args:
             options: ``exchange``, ``exchange_type``, ``exchange_arguments``, ``delivery_mode``; ``binding_key`` or
-                ``routing_key``; ``durable`` and ``auto_delete`` for both, or with the prefix ``exchange_`` or
-                ``queue_`` for one; and any other parameter of ``Queue``. None is as if it were not there.
+                ``routing_key``; ``durable`` and ``auto_delete`` for both the exchange and the queue, or for one of
+                them with the prefix ``exchange_`` or ``queue_``; and any other parameter of ``Queue``. An option that
+                is None is ignored.
         """
         given = {name: value for name, value in options.items() if value is not None}
         durable, auto_delete = given.pop("durable", True), given.pop("auto_delete", False)
@@ -163,32 +180,48 @@ class Queue(Entity):
         )
 
     def bind(self, channel: Channel) -> Self:
-        """Return a copy bound to ``channel``, its exchange too."""
+        """Return a copy that is bound to ``channel``, as is its exchange.
+
+        Example::
+
+            orders = Queue("orders").bind(channel)  # the same as Queue("orders")(channel)
+        """
         return self.copy(channel=channel, exchange=self.exchange.bind(channel))
 
     @property
     def can_cache_declaration(self) -> bool:
-        """Whether it stays once it was declared: not with ``auto_delete``, and not when it expires."""
+        """Whether the queue stays once it is declared: True unless it is ``auto_delete`` or expires."""
         return not self.auto_delete and "x-expires" not in (self.arguments or ())
 
     @property
     def arguments(self) -> Mapping[str, Any] | None:
-        """What it is declared with: ``queue_arguments``, and those that ``expires`` and the like amount to."""
+        """The arguments of the declaration: ``queue_arguments``, and what ``expires`` and the like add to them."""
         limits = {}
         for name, argument in _LIMITS.items():
             value = getattr(self, name)
             if value is not None:
-                limits[argument] = int(value * 1000) if name in _SECONDS else int(value)
+                limits[argument] = int(value * 1000) if name in _IN_SECONDS else int(value)
         return {**(self.queue_arguments or {}), **limits} if limits else self.queue_arguments
 
-    async def declare(self, nowait: bool = False, passive: bool = False) -> DeclareOk:
-        """Create the exchange, the queue and its bindings, or check that they are there as described.
+    # Declaring
 
-        Every queue is bound to the default exchange by itself. With ``passive`` only the queue is looked for.
+    async def declare(self, passive: bool = False) -> DeclareOk:
+        """Create the exchange, the queue and its bindings, or check that they exist with these properties.
+
+        The answer holds the queue's name and its numbers of messages and consumers. The broker itself binds every queue
+        to the default exchange.
+
+        Example::
+
+            ok = await queue.declare()
+            print(ok.queue, ok.message_count, ok.consumer_count)
+
+        Args:
+            passive: only check that the queue exists.
 
         Raises:
-            InequivalentArgument: it exists with other properties; says which, and both values.
-            NotFound: ``passive``, and it is not there.
+            InequivalentArgument: it exists with other properties; the error names one of them, and both values.
+            NotFound: ``passive``, and it does not exist.
         """
         if passive:
             return await self.queue_declare(passive=True)
@@ -203,8 +236,13 @@ class Queue(Entity):
             await channel.queue_bind(ok.queue, binding.exchange.name, binding.routing_key, arguments=binding.arguments)
         return ok
 
-    async def queue_declare(self, nowait: bool = False, passive: bool = False) -> DeclareOk:
-        """Declare the queue alone; the answer has its name and how many messages and consumers it has."""
+    async def queue_declare(self, passive: bool = False) -> DeclareOk:
+        """Declare the queue alone; answers and raises as ``declare`` does.
+
+        Example::
+
+            ok = await queue.queue_declare()
+        """
         ok = await self._bound().queue_declare(
             self.name,
             durable=self.durable,
@@ -219,12 +257,25 @@ class Queue(Entity):
                 await outcome
         return ok
 
-    async def queue_bind(self, nowait: bool = False) -> None:
-        """Bind the queue to its exchange by its routing key."""
+    async def queue_bind(self) -> None:
+        """Bind the queue to its exchange by its routing key; raises as ``bind_to`` does.
+
+        Example::
+
+            await Queue(queue.name, exchange, "eu.#")(channel).queue_bind()
+        """
         await self.bind_to(self.exchange, self.routing_key, self.binding_arguments)
 
-    async def queue_unbind(self, arguments: Mapping[str, Any] | None = None, nowait: bool = False) -> None:
-        """End the binding to its exchange; ``arguments`` are ``binding_arguments`` where nothing else is said."""
+    async def queue_unbind(self, arguments: Mapping[str, Any] | None = None) -> None:
+        """Remove the binding to the queue's exchange.
+
+        Example::
+
+            await Queue(queue.name, exchange, "eu.#")(channel).queue_unbind()
+
+        Args:
+            arguments: None means ``binding_arguments``.
+        """
         arguments = self.binding_arguments if arguments is None else arguments
         await self.unbind_from(self.exchange, self.routing_key, arguments)
 
@@ -233,12 +284,15 @@ class Queue(Entity):
         exchange: Exchange | str = "",
         routing_key: str = "",
         arguments: Mapping[str, Any] | None = None,
-        nowait: bool = False,
     ) -> None:
-        """Have what ``exchange`` routes by ``routing_key`` come into the queue.
+        """Bind the queue to an exchange, whose messages with ``routing_key`` then come into the queue.
+
+        Example::
+
+            await queue.bind_to("amq.topic", "eu.#")
 
         Raises:
-            NotFound: one of the two is not there.
+            NotFound: the queue or the exchange does not exist.
         """
         await self._bound().queue_bind(self.name, name_of(exchange), routing_key, arguments=arguments)
 
@@ -247,48 +301,89 @@ class Queue(Entity):
         exchange: Exchange | str = "",
         routing_key: str = "",
         arguments: Mapping[str, Any] | None = None,
-        nowait: bool = False,
     ) -> None:
-        """End a binding, named by the same key and arguments that made it; none there is no error."""
+        """Remove a binding that was made with the same key and arguments. If there is none, that is no error.
+
+        Example::
+
+            await queue.unbind_from("amq.topic", "eu.#")
+        """
         await self._bound().queue_unbind(self.name, name_of(exchange), routing_key, arguments=arguments)
 
-    async def get(
-        self, no_ack: bool | None = None, accept: Iterable[str] | None = None, *, content: Content | None = None
-    ) -> Message | None:
-        """Fetch one message; None when the queue is empty.
+    # Its messages
+
+    async def get(self, no_ack: bool | None = None, accept: Iterable[str] | None = None) -> Message | None:
+        """Fetch one message; return None if the queue is empty.
+
+        Example::
+
+            message = await queue.get()
+            if message is not None:
+                print(message.payload)
+                message.ack()
 
         Args:
-            no_ack: take it off the queue at once; None means as the queue says.
-            accept: what ``decode`` reads: names or content types; None means every serializer that is known.
-            content: how bodies are read, instead of ``accept``.
+            no_ack: remove the message from the queue at once; None means as the queue says.
+            accept: what ``Message.decode`` reads: names or content types; None means every serializer that is known.
 
         Raises:
-            NotFound: there is no such queue.
+            NotFound: the queue does not exist.
+            ConfigurationError: ``accept`` contains an unknown name.
         """
-        unacknowledged = self.no_ack if no_ack is None else no_ack
-        if content is None and accept is not None:
-            content = Content(accept=accept)
-        delivery = await self._bound().basic_get(self.name, no_ack=unacknowledged)
-        return None if delivery is None else Message(delivery, content, no_ack=unacknowledged)
+        no_ack = self.no_ack if no_ack is None else no_ack
+        codec = None if accept is None else BodyCodec(accept=accept)
+        delivery = await self._bound().basic_get(self.name, no_ack=no_ack)
+        return None if delivery is None else Message(delivery, codec, queue=self.name, no_ack=no_ack)
 
-    async def purge(self, nowait: bool = False) -> int:
-        """Drop the messages that are ready, not those that were delivered; return how many."""
+    async def purge(self) -> int:
+        """Drop the messages that are ready, but not those that were delivered; return how many were dropped.
+
+        Example::
+
+            dropped = await queue.purge()
+
+        Raises:
+            NotFound: the queue does not exist.
+        """
         return await self._bound().queue_purge(self.name)
 
-    async def delete(self, if_unused: bool = False, if_empty: bool = False, nowait: bool = False) -> int:
-        """Delete the queue; return how many messages went with it: 0 for one that is not there.
+    async def delete(self, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete the queue; return how many messages were deleted with it: 0 if the queue does not exist.
+
+        Example::
+
+            deleted = await queue.delete()
+
+        Args:
+            if_unused: delete it only if it has no consumers.
+            if_empty: delete it only if it holds no messages.
 
         Raises:
-            PreconditionFailed: ``if_unused`` and it has consumers, or ``if_empty`` and it has messages.
+            PreconditionFailed: ``if_unused`` and it has consumers, or ``if_empty`` and it holds messages.
         """
         return await self._bound().queue_delete(self.name, if_unused=if_unused, if_empty=if_empty)
+
+
+class NoCacheQueue(Queue):
+    """A queue that is declared again each time it is needed, because it comes and goes with the results it holds.
+
+    Example::
+
+        results = NoCacheQueue("results")
+        await producer.publish("a result", "results", declare=[results])  # each publish declares the queue
+    """
+
+    @property
+    def can_cache_declaration(self) -> bool:
+        """False."""
+        return False
 
 
 def declaring(entity: Exchange | Queue) -> Callable[[Channel], Awaitable[Any]]:
     """Return the operation that declares ``entity`` on whatever channel it is given.
 
-    An auto_delete queue may go before it is bound, when its last consumer leaves: that is a ``ChannelClosed``, because
-    it may be tried again.
+    An auto_delete queue disappears before it is bound if its last consumer leaves in between. The operation then raises
+    ``ChannelClosed``, because a second attempt may succeed.
     """
 
     async def declare(channel: Channel) -> Any:
@@ -300,12 +395,3 @@ def declaring(entity: Exchange | Queue) -> Callable[[Channel], Awaitable[Any]]:
             raise
 
     return declare
-
-
-class NoCacheQueue(Queue):
-    """A queue that is declared each time it is needed: one that holds results comes and goes with them."""
-
-    @property
-    def can_cache_declaration(self) -> bool:
-        """False."""
-        return False

@@ -38,8 +38,7 @@ from aioresults.errors import (
 )
 from aioresults.events import Events, NotRouted, Unroutable
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
-from aioresults.messaging.retrying import TRANSIENT
-from aioresults.retry import RetryPolicy
+from aioresults.retry import TRANSIENT_ERRORS, RetryPolicy
 from aioresults.serialization.report_codec import ReportCodec
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.transport.replies import message_size_limit
@@ -413,7 +412,7 @@ class Outbox:
                 self._max_bytes = min(self._max_bytes, error.limit // 2)
                 queue.unload(len(queue.in_flight) // 2)
                 continue
-            except TRANSIENT as error:
+            except TRANSIENT_ERRORS as error:
                 delays = self._policy.delays() if delays is None else delays
                 delay = next(delays, None)
                 if delay is None:

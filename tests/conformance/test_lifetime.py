@@ -318,7 +318,7 @@ class TestClosing:
         events: list[Event] = []
 
         class Kept(NoCacheQueue):
-            async def delete(self, if_unused: bool = False, if_empty: bool = False, nowait: bool = False) -> int:
+            async def delete(self, if_unused: bool = False, if_empty: bool = False) -> int:
                 raise error
 
         class Own(AMQPBackend):

@@ -22,7 +22,7 @@ from aioresults import (
 from aioresults.messaging import NoCacheQueue
 from aioresults.transport import Channel
 from aioresults.transport.base import DeclareOk
-from tests.conformance.lab import Lab, new_id, new_name, only
+from tests.conformance.lab import Lab, Raw, new_id, new_name, only, waiting_for
 from tests.eventually import eventually
 
 
@@ -52,9 +52,9 @@ class CountingQueue(NoCacheQueue):
     got: ClassVar[list[str]] = []
     deleted: ClassVar[list[str]] = []
 
-    async def declare(self, nowait: bool = False, passive: bool = False) -> DeclareOk:
+    async def declare(self, passive: bool = False) -> DeclareOk:
         self.declared.append(self.name)
-        return await super().declare(nowait, passive)
+        return await super().declare(passive)
 
     async def get(self, *args: Any, **options: Any) -> Any:
         self.got.append(self.name)
@@ -102,6 +102,21 @@ class TestOverriding:
         assert type(queue.exchange) is CountingExchange
         if queue.exchange.name:
             assert queue.exchange.name in CountingExchange.declared
+
+    async def test_consumer_tags_are_not_what_results_are_found_by(self, lab: Lab, raw: Raw) -> None:
+        class Tagged(Consumer):
+            tag_prefix = "mine."
+
+        class Own(AMQPBackend):
+            Consumer = Tagged
+
+        backend, task_id = await lab.open(Own), new_id()
+        waiting = asyncio.create_task(backend.wait_for(task_id, timeout=60))
+        await waiting_for(backend, 1)
+        await backend.store_result(task_id, 42, request=Request(reply_to=backend.reply_to))
+        assert await waiting == 42
+        assert backend.stats()["received"] == 1
+        await raw.gone(backend, task_id)
 
     @only("per_task")
     async def test_an_inbox_too(self, lab: Lab) -> None:

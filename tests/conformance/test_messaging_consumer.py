@@ -261,6 +261,90 @@ class TestMessages:
         assert (await queue.declare()).message_count == 0
 
 
+class TestWhereItCameFrom:
+    @pytest.mark.parametrize("prefix", ["", "mine."])
+    async def test_of_two_queues_on_one_consumer(self, bench: Bench, prefix: str) -> None:
+        queues, received = [await bench.queue(b"1"), await bench.queue(b"2")], Received()
+        async with Consumer(bench.channel, queues, on_message=received.message, tag_prefix=prefix):
+            await received.wait(2)
+        found = {(message.body, message.queue, message.consumer_tag) for message in received}
+        assert found == {
+            (b"1", queues[0].name, prefix + queues[0].name),
+            (b"2", queues[1].name, prefix + queues[1].name),
+        }
+
+    async def test_consumed_without_acknowledgement(self, bench: Bench) -> None:
+        queue = await bench.queue(b"1")
+        async with Consumer(bench.channel, queue, no_ack=True) as consumer:
+            assert (await anext(consumer)).queue == queue.name
+
+    async def test_fetched(self, bench: Bench) -> None:
+        queue = await bench.queue(b"1")
+        message = await queue.get()
+        assert message is not None
+        assert (message.queue, message.consumer_tag) == (queue.name, None)
+
+    async def test_received_by_other_means(self, bench: Bench) -> None:
+        queue = await bench.queue(b"1")
+        delivery = await bench.channel.basic_get(queue.name)
+        assert delivery is not None
+        assert Message(delivery).queue is None
+
+
+class Reader:
+    """A receiver that keeps what it gets, and raises with messages that say so."""
+
+    def __init__(self) -> None:
+        self.received = Received()
+        self.cancelled: list[str] = []
+
+    def on_message(self, message: Message) -> None:
+        self.received.message(message)
+        if message.body == b"raise":
+            raise ValueError("mine")
+
+    def on_cancel(self, queue: str) -> None:
+        self.cancelled.append(queue)
+
+
+class TestReceiver:
+    @pytest.mark.parametrize("prefix", ["", "mine."])
+    async def test_is_told_of_messages_and_cancelled_consumers(self, bench: Bench, prefix: str) -> None:
+        queue, reader = await bench.queue(b"1", b"2"), Reader()
+        consumer = Consumer(bench.channel, receiver=reader, tag_prefix=prefix)
+        await consumer.attach(queue.name)
+        assert await reader.received.wait(2) == [b"1", b"2"]
+        await bench.delete(queue)
+        await eventually(lambda: reader.cancelled == [queue.name])
+
+    async def test_takes_the_place_of_what_a_subclass_sets(self, bench: Bench) -> None:
+        told: list[object] = []
+
+        class Mine(Consumer):
+            on_message = told.append
+            on_cancel = told.append
+
+        queue, reader = await bench.queue(b"1"), Reader()
+        await Mine(bench.channel, queue, receiver=reader, callbacks=[print]).consume()
+        await reader.received.wait(1)
+        await bench.delete(queue)
+        await eventually(lambda: reader.cancelled == [queue.name])
+        assert told == []
+
+    async def test_one_that_fails_is_logged_and_the_next_message_comes(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        queue, reader = await bench.queue(b"raise", b"2"), Reader()
+        async with Consumer(bench.channel, queue, receiver=reader):
+            await reader.received.wait(2)
+        assert "stays unacknowledged" in caplog.text
+        assert not reader.received[0].acknowledged
+
+    def test_is_instead_of_iterating(self) -> None:
+        with pytest.raises(ConfigurationError, match="iterated"):
+            aiter(Consumer(receiver=Reader()))
+
+
 class TestQueues:
     async def test_are_declared_before_they_are_consumed(self, bench: Bench) -> None:
         exchange = Exchange(bench.name())

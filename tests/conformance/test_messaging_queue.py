@@ -24,7 +24,7 @@ from tests.eventually import eventually
 class TestDeclare:
     async def test_counts(self, bench: Bench) -> None:
         queue = await bench.queue(b"1", b"2")
-        ok = await queue.declare(nowait=True)
+        ok = await queue.declare()
         assert (ok.queue, ok.message_count, ok.consumer_count) == (queue.name, 2, 0)
 
     async def test_server_named(self, bench: Bench) -> None:
@@ -145,9 +145,9 @@ class TestBind:
         exchange = Exchange(bench.name())(bench.channel)
         await exchange.declare()
         queue = await bench.queue()
-        await queue.bind_to(exchange, "k", nowait=True)
+        await queue.bind_to(exchange, "k")
         await exchange.publish(b"1", "k", mandatory=True)
-        await queue.unbind_from(exchange.name, "k", nowait=True)
+        await queue.unbind_from(exchange.name, "k")
         await queue.unbind_from(exchange, "never.was")
         with pytest.raises(MessageReturned):
             await exchange.publish(b"2", "k", mandatory=True)
@@ -192,7 +192,7 @@ class TestPurgeAndDelete:
         queue = await bench.queue(b"1", b"2", b"3")
         held = await queue.get()
         assert held is not None
-        assert await queue.purge(nowait=True) == 2
+        assert await queue.purge() == 2
         held.requeue()
         await eventually(lambda: _is(bench, queue, 1))
         assert await bench.bodies(queue, 1) == [b"1"]
@@ -204,7 +204,7 @@ class TestPurgeAndDelete:
     async def test_delete_counts_and_may_be_repeated(self, bench: Bench) -> None:
         queue = await bench.queue(b"1", b"2")
         assert await queue.delete() == 2
-        assert await queue.delete(nowait=True) == 0
+        assert await queue.delete() == 0
 
     async def test_conditions(self, bench: Bench) -> None:
         queue = await bench.queue(b"1")

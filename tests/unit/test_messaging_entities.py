@@ -9,7 +9,7 @@ import pytest
 
 from aioresults import ConfigurationError, Exchange, Queue
 from aioresults.messaging import Binding, NoCacheQueue
-from aioresults.messaging.delivery_mode import delivery_mode
+from aioresults.messaging.exchange import mode_of
 from aioresults.transport import Channel
 
 CHANNEL = cast("Channel", object())
@@ -186,8 +186,8 @@ class TestDeclarations:
 @pytest.mark.parametrize("value", [0, 3, True, "durable", 1.5, b"persistent"])
 def test_delivery_modes_that_are_none(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="delivery_mode"):
-        delivery_mode(value)
+        mode_of(value)
 
 
 def test_delivery_modes() -> None:
-    assert [delivery_mode(value) for value in (None, 1, 2, "transient", "persistent")] == [None, 1, 2, 1, 2]
+    assert [mode_of(value) for value in (None, 1, 2, "transient", "persistent")] == [None, 1, 2, 1, 2]

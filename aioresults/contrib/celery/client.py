@@ -18,8 +18,8 @@ from aioresults.contrib.celery.publisher import Publisher
 from aioresults.contrib.celery.routes import Router, Routes
 from aioresults.contrib.celery.sender import Sender
 from aioresults.contrib.celery.task import Task
-from aioresults.messaging.content import Content
-from aioresults.messaging.delivery_mode import delivery_mode as mode_of
+from aioresults.messaging.body_codec import BodyCodec
+from aioresults.messaging.exchange import mode_of
 from aioresults.retry import RetryPolicy
 from aioresults.serialization import Serializers
 from aioresults.serialization.compression import find_compression
@@ -84,7 +84,7 @@ class CeleryClient:
             backend,
             queue,
             Routes(routes),
-            Writer(Content(registry), serializer, compression, mode_of(delivery_mode) or PERSISTENT, priority),
+            Writer(BodyCodec(registry), serializer, compression, mode_of(delivery_mode) or PERSISTENT, priority),
             Publisher(backend, RetryPolicy.of(retry_policy), validation.seconds("send_timeout", send_timeout)),
         )
         self._control = Control(backend, validation.non_empty("control_exchange", control_exchange))

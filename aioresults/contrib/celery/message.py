@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aioresults.contrib.celery.options import due
 from aioresults.messaging import OutgoingMessage
-from aioresults.messaging.content import Content
+from aioresults.messaging.body_codec import BodyCodec
 from aioresults.transport.base import PERSISTENT, Properties
 
 #: Characters of what workers log in place of the arguments.
@@ -57,7 +57,7 @@ class Writer:
         serializer, compression, delivery_mode, priority: where a task's options say nothing.
     """
 
-    content: Content
+    content: BodyCodec
     serializer: str = "json"
     compression: str | None = None
     delivery_mode: int = PERSISTENT

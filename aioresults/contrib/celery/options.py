@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict
 
 from aioresults import validation
 from aioresults.errors import ConfigurationError
-from aioresults.messaging.delivery_mode import delivery_mode
+from aioresults.messaging.exchange import mode_of
 
 #: Names of headers that make the protocol; a user's header of such a name could kill the worker.
 PROTOCOL_HEADERS: Final = frozenset({
@@ -231,7 +231,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "headers": _headers,
     "serializer": validation.non_empty,
     "compression": validation.non_empty,
-    "delivery_mode": lambda name, value: delivery_mode(value),
+    "delivery_mode": lambda name, value: mode_of(value),
     "ignore_result": _flag,
     "shadow": text,
     "argsrepr": text,

@@ -6,8 +6,7 @@ import asyncio
 
 from aioresults.backend import AMQPBackend
 from aioresults.messaging import OutgoingMessage
-from aioresults.messaging.retrying import retrying
-from aioresults.retry import RetryPolicy
+from aioresults.retry import RetryPolicy, retrying
 from aioresults.timing import fail_after
 from aioresults.transport import Channel
 

@@ -349,7 +349,7 @@ class QueuePerTaskReader(Reader):
 
     def on_message(self, message: Message) -> None:
         """Take in one message."""
-        subscription = self._subscriptions.get(message.consumer_tag or "")
+        subscription = self._subscriptions.get(message.queue or "")
         if subscription is None:
             message.requeue()
             return
@@ -367,7 +367,7 @@ class QueuePerTaskReader(Reader):
         if meta.task_id != subscription.task_id:
             subscription.is_shared = True
             subscription.set_aside += (message,)
-            shared = shared_queue(message.consumer_tag or "", subscription.task_id, meta.task_id)
+            shared = shared_queue(message.queue or "", subscription.task_id, meta.task_id)
             self.waiters.fail(subscription.task_id, shared)
         elif meta.is_ready:
             self._hold(subscription, message, meta)

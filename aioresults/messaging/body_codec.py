@@ -1,4 +1,4 @@
-"""The bodies of messages: values to bytes and back, for what is neither written nor read as a report."""
+"""Message bodies: values to bytes and back, for every message that is not a report."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from aioresults.serialization.compression import compression_of, find_compressio
 from aioresults.serialization.serializer import Limits
 from aioresults.transport.base import OutgoingMessage, Properties
 
-#: Content types that are not decoded by any serializer, and need not be accepted: text, and bytes.
+#: The content types of text and of bytes. No serializer reads them, and they are always accepted.
 TEXT: Final = "text/plain"
 DATA: Final = "application/data"
-#: Bytes that a compressed body may become.
+#: The largest size of a decompressed body, in bytes.
 MAX_DECOMPRESSED: Final = 64 * 2**20
 _LIMITS: Final = Limits()
 
 
 @cache
-def _known() -> Serializers:
-    # Made once, and never handed out: what nobody can register with may be shared.
+def _default_serializers() -> Serializers:
+    # Making a registry takes 50 us. This one may be shared, because it is never handed out to be registered with.
     return Serializers()
 
 
-class Content:
-    """Writes and reads bodies.
+class BodyCodec:
+    """Writes and reads message bodies.
 
     Args:
         serializers: a registry of your own; None means ``json``, ``msgpack``, and ``yaml`` where it is installed.
-        accept: names or content types of what is read; None means all that the registry knows.
+        accept: names or content types of what may be read; None means everything that the registry knows.
 
     Raises:
-        ConfigurationError: a name that the registry does not know.
+        ConfigurationError: ``accept`` contains a name that the registry does not know.
     """
 
     __slots__ = ("_readers", "_serializers", "accept")
 
     def __init__(self, serializers: Serializers | None = None, accept: Iterable[str] | None = None) -> None:
-        self._serializers = _known() if serializers is None else serializers
+        self._serializers = _default_serializers() if serializers is None else serializers
         self._readers = None
         if accept is not None:
             named = (name for name in validation.names("accept", accept) if name not in (TEXT, DATA))
             self._readers = {one.content_type: one for one in map(self._serializers.find, named)}
-        #: The content types that are read; None for all that the registry knows.
+        #: The content types that are read; None for everything that the registry knows.
         self.accept = None if self._readers is None else frozenset(self._readers)
 
     def write(
@@ -58,14 +58,14 @@ class Content:
         serializer: str | None = None,
         compression: str | None = None,
     ) -> OutgoingMessage:
-        """Return the message that carries ``value``, and say in ``properties`` how to read it.
+        """Return a message that carries ``value``, and note in ``properties`` how to read it.
 
-        With a content type in ``properties`` the value is bytes, or text, and is sent as it is. Otherwise it is
-        written by ``serializer``; where that is None, text and bytes are sent as such, and anything else as JSON.
+        If ``properties`` names a content type, the value must be bytes or text and is sent as it is. Otherwise
+        ``serializer`` writes it. Without a serializer, text and bytes are sent as they are, and other values as JSON.
 
         Raises:
-            EncodeError: a value that cannot be written.
-            ConfigurationError: no such serializer or compression.
+            EncodeError: the value cannot be written.
+            ConfigurationError: there is no such serializer or compression.
         """
         if properties.content_type:
             encoding = "utf-8" if isinstance(value, str) else "binary"
@@ -91,8 +91,8 @@ class Content:
         """Return the value that a message carries.
 
         Raises:
-            ContentDisallowed: its content type is not accepted; nothing was decompressed or decoded.
-            DecodeError: it cannot be read.
+            ContentDisallowed: the content type is not accepted; nothing was decompressed or decoded.
+            DecodeError: the body cannot be read.
         """
         content_type = properties.content_type or DATA
         media_type = content_type.partition(";")[0].strip().lower()
@@ -117,17 +117,11 @@ class Content:
             return None
 
 
-@cache
-def default_content() -> Content:
-    """Return what reads and writes where nobody said how."""
-    return Content()
-
-
 def raw(value: Any, encoding: str) -> bytes:
-    """Return bytes as they are, and text as it is written in ``encoding``.
+    """Return bytes as they are, and text encoded with the charset ``encoding``.
 
     Raises:
-        EncodeError: it cannot be written so, or is neither.
+        EncodeError: the value is neither bytes nor text, or the charset cannot encode it.
     """
     if isinstance(value, str):
         try:

@@ -8,8 +8,8 @@ import pytest
 
 from aioresults import ConfigurationError, ContentDisallowed, DecodeError, EncodeError
 from aioresults.errors import AccessRefused, ChannelClosed, ChannelError, NotFound, PreconditionFailed, ResourceLocked
-from aioresults.messaging import content
-from aioresults.messaging.content import Content
+from aioresults.messaging import body_codec
+from aioresults.messaging.body_codec import BodyCodec
 from aioresults.messaging.message import WRITTEN
 from aioresults.transport.base import Properties
 from aioresults.transport.replies import is_of_publish
@@ -27,49 +27,49 @@ class TestReading:
         ],
     )
     def test_values(self, body: bytes, content_type: str | None, encoding: str | None, value: object) -> None:
-        assert Content().read(body, Properties(content_type, encoding)) == value
+        assert BodyCodec().read(body, Properties(content_type, encoding)) == value
 
     @pytest.mark.parametrize("content_type", ["application/x-python-serialize", "image/png", "x"])
     def test_unknown_types(self, content_type: str) -> None:
         with pytest.raises(ContentDisallowed):
-            Content().read(b"", Properties(content_type))
+            BodyCodec().read(b"", Properties(content_type))
 
     def test_text_and_bytes_need_no_leave(self) -> None:
-        strict = Content(accept=[])
+        strict = BodyCodec(accept=[])
         assert strict.read(b"x", Properties("text/plain")) == "x"
         assert strict.accept == frozenset()
-        assert Content(accept=["text/plain", "json"]).accept == frozenset({"application/json"})
+        assert BodyCodec(accept=["text/plain", "json"]).accept == frozenset({"application/json"})
         with pytest.raises(ContentDisallowed):
             strict.read(b"{}", Properties("application/json"))
 
     def test_decompression_has_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(content, "MAX_DECOMPRESSED", 1000)
+        monkeypatch.setattr(body_codec, "MAX_DECOMPRESSED", 1000)
         properties = Properties("text/plain", headers={"compression": "application/x-gzip"})
-        assert Content().read(zlib.compress(b"x" * 1000), properties) == "x" * 1000
+        assert BodyCodec().read(zlib.compress(b"x" * 1000), properties) == "x" * 1000
         with pytest.raises(DecodeError, match="larger than 1000"):
-            Content().read(zlib.compress(b"x" * 1001), properties)
+            BodyCodec().read(zlib.compress(b"x" * 1001), properties)
 
     def test_what_is_refused_is_not_decompressed(self) -> None:
         properties = Properties("image/png", headers={"compression": "application/x-gzip"})
         with pytest.raises(ContentDisallowed):
-            Content().read(b"not compressed", properties)
+            BodyCodec().read(b"not compressed", properties)
 
 
 class TestWriting:
     def test_own_headers_are_kept(self) -> None:
         properties = Properties(headers={"mine": 1})
-        _, written = Content().write("x", properties, compression="bz2")
+        _, written = BodyCodec().write("x", properties, compression="bz2")
         assert written.headers == {"mine": 1, "compression": "application/x-bz2"}
 
     def test_text_that_has_no_bytes(self) -> None:
         for properties in (Properties(), Properties("text/plain", "ascii"), Properties("text/plain", "rot14")):
             with pytest.raises(EncodeError, match="cannot be written as"):
-                Content().write("\ud800", properties)
+                BodyCodec().write("\ud800", properties)
 
     def test_serializer_may_be_a_content_type(self) -> None:
-        assert Content().write("x", Properties(), serializer="application/json").body == b'"x"'
+        assert BodyCodec().write("x", Properties(), serializer="application/json").body == b'"x"'
         with pytest.raises(ConfigurationError):
-            Content().write("x", Properties(), serializer="nothing")
+            BodyCodec().write("x", Properties(), serializer="nothing")
 
 
 async def test_what_acknowledging_returns_may_be_awaited_at_any_time() -> None:

@@ -18,7 +18,7 @@ from aioresults.messaging import Exchange, Message, Queue
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
 from aioresults.transport.base import Channel, Properties
-from aioresults.transport.memory import MemoryBroker
+from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.waiting.waiters import Waiter, Waiters
 from tests.eventually import eventually
 
@@ -96,7 +96,7 @@ class Bench:
 @asynccontextmanager
 async def working() -> AsyncIterator[Bench]:
     broker = MemoryBroker("drain")
-    connection = await broker.connect()
+    connection = await MemoryTransport(broker).connect()
     bench = Bench(broker, FakeSession(connection), await connection.channel(confirms=True))
     yield bench
     if not bench.session.lost.done():

@@ -20,6 +20,7 @@ What differs from RabbitMQ:
 - A consumer tag in use raises ``NotSupported`` and closes nothing; RabbitMQ closes the connection.
 """
 
-from aioresults.transport.memory.broker import MemoryBroker, MemoryTransport, QueueInfo
+from aioresults.transport.memory.broker import MemoryBroker, QueueInfo
+from aioresults.transport.memory.connection import MemoryTransport
 
 __all__ = ["MemoryBroker", "MemoryTransport", "QueueInfo"]

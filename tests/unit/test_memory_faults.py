@@ -245,6 +245,20 @@ async def test_cut_loses_what_is_held(
     assert await bodies(await (await MemoryTransport(broker).connect()).channel(), "q") == [b"1"]
 
 
+async def test_a_cancel_that_waits_for_what_is_held_fails_with_its_connection(
+    broker: MemoryBroker, channel: MemoryChannel
+) -> None:
+    tag = await channel.basic_consume("q", Inbox())
+    broker.delay = 60
+    await publish(channel, "q", b"1")
+    cancelling = asyncio.create_task(channel.basic_cancel(tag))
+    await turns()
+    assert not cancelling.done()
+    broker.cut()
+    with pytest.raises(BrokerUnavailable, match="the connection was cut"):
+        await cancelling
+
+
 async def test_duplicate(broker: MemoryBroker, channel: MemoryChannel) -> None:
     broker.duplicate = True
     await publish(channel, "q", b"1")

@@ -1,4 +1,4 @@
-"""The broker itself: exchanges, queues, how a message finds its queues, and what goes wrong on request."""
+"""The broker: its queues and exchanges, how a message finds its queues, and faults on request."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Client(Protocol):
         ...
 
     def resume(self) -> None:
-        """Go on with what waited until the broker was unblocked."""
+        """Run the calls that waited until the broker was unblocked."""
         ...
 
 
@@ -91,25 +91,25 @@ class MemoryBroker:
         #: Whether publishers are blocked; see `block`.
         self.blocked = False
         self.running = True
-        #: Held by whatever reads or changes what is below.
+        #: Held while anything below is read or changed.
         self.lock = threading.RLock()
         self._clock = clock
         self._refusal: str | None = None
         self._clients: dict[Client, None] = {}
         self._queues: dict[str, MemoryQueue] = {}
-        #: Whose an exclusive queue is.
+        #: The connection that each exclusive queue belongs to.
         self._owners: dict[str, Client] = {}
         self._exchanges = {name: MemoryExchange(name, kind) for name, kind in PREDECLARED.items()}
         #: The bindings that lead to a queue (True) or an exchange (False) of that name.
         self._bindings_to: BindingIndex[tuple[bool, str]] = BindingIndex()
         self._settings: dict[str, QueueSettings] = {}
-        #: How many queues there are when those that expired are looked for.
+        #: The number of queues at which the next declaration deletes those that expired.
         self._sweep_at = 1024
         self._numbers = itertools.count(1)
 
     @classmethod
     def named(cls, name: str) -> MemoryBroker:
-        """The broker of that name in this process, made on first use."""
+        """Return the broker of that name in this process, made on first use."""
         broker = cls._named.get(name)
         if broker is None:
             broker = cls._named.setdefault(name, cls(name))
@@ -117,7 +117,7 @@ class MemoryBroker:
 
     @classmethod
     def forget(cls, name: str) -> None:
-        """Drop the broker of that name, if there is one: its connections are lost, the next use makes a new one."""
+        """Drop the broker of that name, if there is one. Its connections are lost, and the next use makes a new one."""
         broker = cls._named.pop(name, None)
         if broker is not None:
             broker.stop()
@@ -125,11 +125,11 @@ class MemoryBroker:
     def __repr__(self) -> str:
         return f"<MemoryBroker {self.name!r}: {len(self._queues)} queues, {self.connection_count} connections>"
 
-    # --- what an operator sees
+    # --- inspection, as an operator
 
     @property
     def url(self) -> str:
-        """What leads here in this process, if the broker is one of ``named``."""
+        """The URL that leads to this broker inside the process, if it came from ``named``."""
         return f"memory://{self.name}"
 
     @property
@@ -137,13 +137,13 @@ class MemoryBroker:
         return len(self._clients)
 
     def queues(self) -> list[QueueInfo]:
-        """All queues, in the order they were declared; looking does not count as a use."""
+        """Return all queues in the order they were declared; looking does not count as a use."""
         with self.lock:
             self._sweep()
             return [self._info(queue) for queue in self._queues.values()]
 
     def queue(self, name: str) -> QueueInfo | None:
-        """The queue of that name, or None; looking does not count as a use."""
+        """Return the queue of that name, or None; looking does not count as a use."""
         with self.lock:
             queue = self.find(name)
             return None if queue is None else self._info(queue)
@@ -154,10 +154,10 @@ class MemoryBroker:
         flags = (its.durable, its.exclusive, its.auto_delete)
         return QueueInfo(queue.name, queue.ready, queue.unacked, len(queue.subscribers), *flags, its.arguments)
 
-    # --- what goes wrong, on request
+    # --- faults on request
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue as an operator would: its consumers are cancelled; nothing happens if there is none."""
+        """Delete a queue as an operator would: its consumers are cancelled. A queue that is not there is no error."""
         with self.lock:
             queue = self.find(name)
             if queue is not None:
@@ -170,7 +170,7 @@ class MemoryBroker:
                 client.end(BrokerUnavailable(reason))
 
     def stop(self) -> None:
-        """Stop: every connection is lost, new ones are not accepted, transient messages and queues are gone."""
+        """Stop the broker: it loses every connection, accepts none, and loses transient queues and messages."""
         with self.lock:
             if not self.running:
                 return
@@ -201,13 +201,13 @@ class MemoryBroker:
     def block(self) -> None:
         """Hold publishes, as RabbitMQ does under a memory alarm.
 
-        The first publish stops its connection: whatever is called on it afterwards waits, too, and is done in order by
-        ``unblock``, also for callers that have gone. Connections that do not publish notice nothing.
+        The first publish stalls its connection: every later call on it waits, too. ``unblock`` has these calls run in
+        order, even those whose callers were cancelled. Connections that do not publish notice nothing.
         """
         self.blocked = True
 
     def unblock(self) -> None:
-        """End ``block``, and have done what waited."""
+        """End ``block``, and have the calls run that waited."""
         with self.lock:
             self.blocked = False
             for client in list(self._clients):
@@ -216,7 +216,12 @@ class MemoryBroker:
     # --- connections
 
     def admit(self, client: Client) -> None:
-        """Take on a new connection, or raise."""
+        """Add a new connection.
+
+        Raises:
+            BrokerUnavailable: the broker is stopped.
+            BrokerRefused: it was told to ``refuse``.
+        """
         with self.lock:
             if not self.running:
                 raise BrokerUnavailable(f"the memory broker {self.name!r} is stopped")
@@ -226,12 +231,12 @@ class MemoryBroker:
             self._clients[client] = None
 
     def drop_abandoned(self) -> None:
-        """End the connections that were left behind in a closed event loop."""
+        """End the connections that were left open in an event loop that is closed now."""
         for client in [client for client in self._clients if client.downlink.loop.is_closed()]:
             client.end(BrokerUnavailable("the event loop of this connection is closed"))
 
     def dismiss(self, client: Client) -> None:
-        """Forget a connection that ended, and delete its exclusive queues."""
+        """Remove a connection that ended, and delete its exclusive queues."""
         self._clients.pop(client, None)
         for name in [name for name, owner in self._owners.items() if owner is client]:
             self.remove_queue(self._queues[name])
@@ -243,7 +248,7 @@ class MemoryBroker:
     # --- queues
 
     def find(self, name: str) -> MemoryQueue | None:
-        """The queue of that name, unless it expired."""
+        """Return the queue of that name; None if there is none, or it expired."""
         queue = self._queues.get(name)
         if queue is not None and queue.expired:
             self.remove_queue(queue)
@@ -251,7 +256,12 @@ class MemoryBroker:
         return queue
 
     def queue_for(self, client: Client, name: str) -> MemoryQueue:
-        """The queue of that name for use by ``client``; 404, or 405 when it is another connection's own."""
+        """Return the queue of that name for use by ``client``.
+
+        Raises:
+            NotFound: there is none.
+            ResourceLocked: it is exclusive to another connection.
+        """
         queue = self.find(name)
         if queue is None:
             raise not_found("queue", name)
@@ -278,7 +288,7 @@ class MemoryBroker:
             queue.touch()
             return queue
         name = name or f"amq.gen-{secrets.token_urlsafe(16)}"
-        # The 100,000 queues of as many tasks are declared alike, and hold one of these between them.
+        # The 100,000 queues of as many tasks are declared alike, and share one settings object.
         key = repr((sorted(arguments.items()), durable, exclusive, auto_delete))
         settings = self._settings.get(key)
         if settings is None:
@@ -293,13 +303,13 @@ class MemoryBroker:
         return queue
 
     def _sweep(self) -> None:
-        """Delete the queues that expired; otherwise one goes when somebody asks for it."""
+        """Delete all queues that expired; without this, each stays until it is asked for."""
         for name in list(self._queues):
             self.find(name)
         self._sweep_at = max(1024, 2 * len(self._queues))
 
     def remove_queue(self, queue: MemoryQueue) -> int:
-        """Delete a queue: its consumers are cancelled, its bindings go, and so do its messages (counted)."""
+        """Delete a queue and its bindings, cancel its consumers, and return how many messages went with it."""
         count = 0 if queue.expired else queue.ready
         del self._queues[queue.name]
         self._owners.pop(queue.name, None)
@@ -311,11 +321,11 @@ class MemoryBroker:
         return count
 
     def left(self, queue: MemoryQueue) -> None:
-        """Note that a consumer has left: an auto_delete queue goes with its last one, and with all that is in it."""
+        """Follow up on a consumer that left ``queue``: an auto_delete queue goes with its last consumer."""
         if queue.settings.auto_delete and not queue.subscribers:
             self.remove_queue(queue)
         else:
-            queue.pump()  # it may have been an exclusive or the single active one
+            queue.pump()  # where only one consumer may be active, it is the next one's turn
 
     def delete_queue_if(self, client: Client, name: str, if_unused: bool, if_empty: bool) -> int:
         if self.find(name) is None:
@@ -372,7 +382,7 @@ class MemoryBroker:
                 self._remove_binding(binding)
 
     def bind(self, binding: MemoryBinding) -> None:
-        """Bind; queue bindings have looked for their queue before, and RabbitMQ looks for the source first."""
+        """Add a binding. RabbitMQ looks for a destination queue first (the caller did), then for the source."""
         if not binding.source or not (binding.to_queue or binding.destination):
             raise default_exchange_refused()
         source = self.exchange(binding.source)
@@ -384,7 +394,7 @@ class MemoryBroker:
         self._bindings_to.add((binding.to_queue, binding.destination), binding)
 
     def unbind(self, binding: MemoryBinding) -> None:
-        """Unbind; what is not there, RabbitMQ does not miss."""
+        """Remove a binding; RabbitMQ does not mind if it is not there."""
         if not binding.source or not (binding.to_queue or binding.destination):
             raise default_exchange_refused()
         self._remove_binding(binding)
@@ -400,7 +410,7 @@ class MemoryBroker:
     # --- messages
 
     def publish(self, message: StoredMessage, mandatory: bool) -> AioResultsError | None:
-        """Put a message where it belongs; what comes back is the confirm: None, or the error it amounts to."""
+        """Put a message into its queues, and return its confirm: None, or the error that the publisher gets."""
         size = len(message.body)
         if size > self.max_message_size:
             raise failed(f"message size {size} is larger than configured max size {self.max_message_size}")
@@ -417,7 +427,7 @@ class MemoryBroker:
         return outcome
 
     def _queues_for(self, message: StoredMessage) -> list[MemoryQueue]:
-        """The queues that a message goes to, each once, also through other exchanges."""
+        """Return the queues that a message goes to, directly or through other exchanges, each once."""
         if not message.exchange:
             queue = self.find(message.routing_key)
             return [] if queue is None else [queue]
@@ -436,7 +446,7 @@ class MemoryBroker:
         return list(found)
 
     def dead_letter(self, queue: MemoryQueue, message: StoredMessage) -> None:
-        """Send what was rejected to the dead-letter exchange of ``queue``, if that is still there and has one."""
+        """Send a rejected message to the dead-letter exchange of ``queue``; without one, the message is gone."""
         its = queue.settings
         exchange, key = its.dead_letter_exchange, its.dead_letter_routing_key
         if exchange in self._exchanges and self._queues.get(queue.name) is queue:
@@ -446,7 +456,7 @@ class MemoryBroker:
 
 
 class Downlink:
-    """The line from the broker to one client: it calls back in the client's loop, in order, never inside a call."""
+    """The way from the broker to one client: it calls back in the client's loop, in order, never inside a call."""
 
     __slots__ = ("_broker", "_held", "_is_open", "_thread", "loop")
 
@@ -454,18 +464,18 @@ class Downlink:
         self.loop = asyncio.get_running_loop()
         self._broker = broker
         self._thread = threading.get_ident()
-        #: What is held by ``broker.delay``, each with the time it is due.
+        #: The deliveries held by ``broker.delay``, each with the loop's time at which it is due.
         self._held: deque[tuple[float, Callable[[Any], None], Any]] = deque()
         self._is_open = True
 
     def post(self, function: Callable[[T], None], argument: T) -> None:
-        """Have ``function(argument)`` called in the client's loop."""
+        """Call ``function(argument)`` in the client's loop, in one of its next turns."""
         call_soon = self.loop.call_soon if threading.get_ident() == self._thread else self.loop.call_soon_threadsafe
-        with suppress(RuntimeError):  # the loop is closed: `drop_abandoned` ends the connection
+        with suppress(RuntimeError):  # the loop is closed; `drop_abandoned` will end the connection
             call_soon(function, argument)
 
     def post_held(self, function: Callable[[T], None], argument: T) -> None:
-        """Like ``post``, held for the broker's ``delay`` and behind what is held already."""
+        """Like ``post``, but after the broker's ``delay``, and not before what is held already."""
         if not self._held and not self._broker.delay:
             self.post(function, argument)
             return
@@ -486,13 +496,13 @@ class Downlink:
             self.post(function, argument)
 
     async def caught_up(self) -> None:
-        """Wait until what is held now has arrived."""
+        """Wait until every delivery that is held now has arrived."""
         if self._held:
             arrived = asyncio.Event()
             self.post_held(lambda _: arrived.set(), None)
             await arrived.wait()
 
     def close(self) -> None:
-        """Hold nothing any more."""
+        """Hold nothing any longer: closed channels ignore deliveries, but a call may wait in ``caught_up``."""
         self._is_open = False
         self.post(self._release, None)

@@ -42,12 +42,12 @@ Stalled = deque[tuple[Callable[[], Any], "asyncio.Future[Any]"]]
 
 @types.coroutine
 def tick() -> Generator[None, None, None]:
-    """One turn of the loop: the least that a round trip to a broker takes."""
+    """Wait for one turn of the loop: the least that a round trip to a broker takes."""
     yield
 
 
 def _perform(operation: Callable[[], T], future: asyncio.Future[T]) -> None:
-    """Run an operation, and give the future its outcome, unless whoever waited for it has gone."""
+    """Run an operation, and give its outcome to the future, unless the caller was cancelled meanwhile."""
     try:
         result = operation()
     except AioResultsError as error:
@@ -94,7 +94,8 @@ class MemoryConnection:
         self.is_closed = False
         #: Why it was lost; None while it lives, and when its owner closed it.
         self._lost: BrokerUnavailable | None = None
-        #: The calls behind a publish while the broker is blocked: RabbitMQ stops reading from such a connection.
+        #: The calls behind a publish that was made while the broker was blocked: RabbitMQ stops reading from such a
+        #: connection. None while the broker reads.
         self._stalled: Stalled | None = None
         self._on_close: list[OnClose] = []
         self._on_blocked: list[OnBlocked] = []
@@ -132,7 +133,10 @@ class MemoryConnection:
     # --- calls, and a broker that is blocked
 
     def submit(self, operation: Callable[[], T], *, publishes: bool = False) -> asyncio.Future[T]:
-        """Have ``operation`` run: now, or when the broker is unblocked, even if the caller has gone by then."""
+        """Run ``operation`` now or, on a stalled connection, when the broker is unblocked.
+
+        A stalled operation runs even if its caller is cancelled meanwhile: it was sent.
+        """
         future: asyncio.Future[T] = self.downlink.loop.create_future()
         with self.broker.lock:
             if publishes and self.broker.blocked and self._stalled is None:
@@ -149,6 +153,7 @@ class MemoryConnection:
             self.downlink.post(callback, reason)
 
     def resume(self) -> None:
+        """Run the stalled calls in order, in the loop of this connection."""
         if self._stalled is not None:
             self._tell_blocked(None)
             self.downlink.post(self._run_stalled, self._stalled)
@@ -163,7 +168,10 @@ class MemoryConnection:
     # --- the end
 
     def end(self, reason: BrokerUnavailable | None) -> None:
-        """Close, or lose for ``reason``: requeue what is unacked, delete exclusive queues, tell who asked to know."""
+        """End this connection: lose it for ``reason``, or close it if that is None.
+
+        Unacknowledged messages return to their queues, exclusive queues are deleted, and the callbacks are called.
+        """
         with self.broker.lock:
             if self.is_closed:
                 return
@@ -176,7 +184,7 @@ class MemoryConnection:
             _release(self.broker, channels)
             self.broker.dismiss(self)
             if self._stalled is not None:
-                self.downlink.post(self._run_stalled, self._stalled)  # each fails: its channel is closed
+                self.downlink.post(self._run_stalled, self._stalled)  # each call fails: its channel is closed
             for channel in channels:
                 channel.tell(error)
             if reason is not None:
@@ -191,7 +199,7 @@ class MemoryChannel:
     def __init__(self, connection: MemoryConnection, confirms: bool) -> None:
         self.connection = connection
         #: Why it is closed; None while it is open.
-        self.close_reason: AioResultsError | None = None
+        self.close_reason: ChannelError | BrokerUnavailable | None = None
         self.subscribers: dict[str, Subscriber] = {}
         self.deliveries = Deliveries()
         self._broker = connection.broker
@@ -216,7 +224,7 @@ class MemoryChannel:
             self._close(ChannelClosed())
         await tick()
 
-    def _close(self, reason: AioResultsError) -> None:
+    def _close(self, reason: ChannelError) -> None:
         if self.close_reason is None:
             self.close_reason = reason
             self.connection.channels.pop(self, None)
@@ -224,33 +232,30 @@ class MemoryChannel:
             self.tell(reason)
 
     def tell(self, reason: BaseException) -> None:
-        """Tell who asked with ``on_close``."""
+        """Call the callbacks of ``on_close``."""
         for callback in self._callbacks.values():
             self.connection.downlink.post(callback, reason)
 
     # --- how calls run and fail
 
-    def _error(self) -> AioResultsError:
-        """What a call on this closed channel raises."""
-        if isinstance(self.close_reason, BrokerUnavailable):
-            return self.connection.unavailable()
+    def _check_open(self) -> None:
+        """Raise, on a closed channel, what every call on it raises."""
         if isinstance(self.close_reason, ChannelError):
-            return ChannelClosed(self.close_reason.reply_code, self.close_reason.reply_text)
-        return ChannelClosed()
+            raise ChannelClosed(self.close_reason.reply_code, self.close_reason.reply_text)
+        if self.close_reason is not None:
+            raise self.connection.unavailable()
 
     async def _call(self, operation: Callable[[], T], *, publishes: bool = False) -> T:
         try:
             result = await self.connection.submit(lambda: self._run(operation), publishes=publishes)
         finally:
             await tick()
-        if self.close_reason is not None:
-            raise self._error()  # the answer did not come before the channel was closed
+        self._check_open()  # the answer did not come before the channel was closed
         return result
 
     def _run(self, operation: Callable[[], T]) -> T:
-        """Run one operation of the broker; what it refuses closes the channel or the connection."""
-        if self.close_reason is not None:
-            raise self._error()
+        """Run an operation at the broker; a refusal closes the channel, or the whole connection."""
+        self._check_open()
         self._broker.drop_abandoned()
         try:
             return operation()
@@ -262,7 +267,7 @@ class MemoryChannel:
             raise self.connection.unavailable() from None
 
     def _queue(self, name: str) -> MemoryQueue:
-        """The queue of that name; an empty name is the last one declared on this channel, as in AMQP."""
+        """Return the queue of that name; an empty name is the last one declared on this channel, as in AMQP."""
         return self._broker.queue_for(self.connection, name or self._last_queue)
 
     # --- exchanges
@@ -354,8 +359,7 @@ class MemoryChannel:
     async def basic_publish(
         self, body: bytes, properties: Properties, exchange: str = "", routing_key: str = "", *, mandatory: bool = False
     ) -> None:
-        if self.close_reason is not None:
-            raise self._error()
+        self._check_open()
         message = StoredMessage(bytes(body), copy_properties(properties), exchange, routing_key)
         try:
             outcome = await self._call(lambda: self._publish(message, mandatory), publishes=True)
@@ -416,6 +420,7 @@ class MemoryChannel:
 
         await self._call(cancel)
         await self.connection.downlink.caught_up()
+        self._check_open()
 
     async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
         def get() -> Delivery | None:
@@ -485,7 +490,7 @@ class MemoryChannel:
         self._write(nack)
 
     def _write(self, operation: Callable[[], None]) -> None:
-        """Run what nobody awaits: when it fails, the channel is closed, and who asked is told through on_close."""
+        """Run an operation that has no answer. If it fails, the callbacks of ``on_close`` hear of it."""
 
         def quietly() -> None:
             with suppress(AioResultsError):
@@ -506,7 +511,10 @@ def _items(arguments: Arguments) -> tuple[tuple[str, Any], ...]:
 
 
 def _release(broker: MemoryBroker, channels: Iterable[MemoryChannel]) -> None:
-    """Take closed channels off their queues: consumers first, or a message would go to the next dead one."""
+    """Take closed channels off their queues.
+
+    Every subscriber leaves before the first message is requeued: it would go to the next subscriber that is leaving.
+    """
     left: dict[MemoryQueue, None] = {}
     taken: list[Outstanding] = []
     for channel in channels:

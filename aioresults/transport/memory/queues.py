@@ -1,6 +1,6 @@
-"""Queues and streams, their subscribers, and what was delivered and is not acknowledged.
+"""Queues and streams, their subscribers, and the deliveries that are not acknowledged yet.
 
-Everything is called with the broker's lock held, and nothing here calls a user's function.
+Everything here is called with the broker's lock held, and calls no function of a user.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ class Subscriber:
 
 
 class MemoryQueue(ABC):
-    """What every type of queue has: a name, subscribers, and a time of its last use."""
+    """What all types of queue share: a name, settings, subscribers, and the time of the last use."""
 
     __slots__ = ("_clock", "_used_at", "name", "settings", "subscribers", "unacked")
 
     def __init__(self, name: str, settings: QueueSettings, clock: Clock) -> None:
         self.name = name
         self.settings = settings
-        #: In the order of their turns.
+        #: The one whose turn is next comes first.
         self.subscribers: tuple[Subscriber, ...] = ()
         #: How many of its messages are delivered and not acknowledged.
         self.unacked = 0
@@ -78,21 +78,21 @@ class MemoryQueue(ABC):
         self._used_at = clock()
 
     def touch(self) -> None:
-        """Count as a use: what RabbitMQ restarts the ``x-expires`` timer for.
+        """Restart the time to ``x-expires``: at a declaration, a get, and when the last subscriber leaves.
 
-        That is a declaration, a get, and the last subscriber's leaving; a publish is none.
+        As in RabbitMQ, a publish does not count as a use.
         """
         self._used_at = self._clock()
 
     @property
     def expired(self) -> bool:
-        """Whether nobody used it for ``x-expires``."""
+        """Whether the queue was not used for ``x-expires``."""
         expires = self.settings.expires
         return expires is not None and not self.subscribers and self._clock() - self._used_at >= expires
 
     @abstractmethod
     def subscribe(self, subscriber: Subscriber, offset: Any) -> None:
-        """Add a subscriber; ``pump`` feeds it. ``offset`` is the argument ``x-stream-offset``."""
+        """Add a subscriber, which gets its first messages from ``pump``; ``offset`` is ``x-stream-offset``."""
         self.subscribers += (subscriber,)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
@@ -110,11 +110,11 @@ class MemoryQueue(ABC):
 
     @abstractmethod
     def put(self, message: StoredMessage) -> None:
-        """Take a message in, and deliver it if it can be delivered now."""
+        """Add a message, and deliver it if a subscriber can take it now."""
 
     @abstractmethod
     def pump(self) -> None:
-        """Deliver what can be delivered now."""
+        """Deliver what the subscribers can take now."""
 
     @abstractmethod
     def take(self) -> StoredMessage | None:
@@ -122,21 +122,21 @@ class MemoryQueue(ABC):
 
     @abstractmethod
     def purge(self) -> int:
-        """Drop what is ready, and return how much it was."""
+        """Drop the messages that are ready, and return how many there were."""
 
     @abstractmethod
     def requeue(self, messages: Iterable[StoredMessage]) -> None:
-        """Put back what was delivered and not acknowledged, each at the place it had."""
+        """Put unacknowledged messages back, each to the place it had."""
 
     @abstractmethod
     def restart(self) -> None:
-        """Lose what a restart of the broker loses."""
+        """Drop what a restart of the broker loses."""
 
 
 class ClassicQueue(MemoryQueue):
     """A queue whose messages leave it: round-robin to subscribers with credit, one at a time to ``basic.get``.
 
-    What is ready is a heap by position, so that a message that comes back returns to its place.
+    The ready messages are a heap by position, so that a requeued message returns to its place.
     """
 
     __slots__ = ("_bytes", "_last_position", "_ready")
@@ -158,7 +158,7 @@ class ClassicQueue(MemoryQueue):
         return len(self._ready)
 
     def is_full(self, size: int) -> bool:
-        """With reject-publish the length alone counts: x-max-length 0 refuses even with a subscriber waiting."""
+        """With reject-publish, x-max-length 0 refuses a message even while a subscriber waits for one."""
         return self.settings.rejects_publishes and self._exceeds(self.ready + 1, self._bytes + size)
 
     def _exceeds(self, count: int, total: int) -> bool:
@@ -192,12 +192,12 @@ class ClassicQueue(MemoryQueue):
         return message
 
     def _shorten(self) -> None:
-        """Drop from the head what is over the limit; only what is ready counts."""
+        """Drop messages from the head until the limits are kept; only ready messages count."""
         while self._exceeds(len(self._ready), self._bytes):
             self._pop()
 
     def _drop_expired(self) -> None:
-        """Let go of what expired at the head: RabbitMQ, too, looks only there."""
+        """Drop expired messages from the head; RabbitMQ, too, looks only there."""
         while self._ready and (due := self._ready[0].expires_at) is not None and due <= self._clock():
             self._pop()
 
@@ -330,10 +330,10 @@ class StreamQueue(MemoryQueue):
         raise unsupported("queue.purge", self.name)
 
     def requeue(self, messages: Iterable[StoredMessage]) -> None:
-        """Do nothing: nothing ever left."""
+        """Do nothing: a message that is delivered never leaves a stream."""
 
     def restart(self) -> None:
-        """Do nothing: a stream keeps everything, and does not expire."""
+        """Do nothing: a stream keeps all its messages, and does not expire."""
 
 
 class Outstanding(NamedTuple):
@@ -345,14 +345,15 @@ class Outstanding(NamedTuple):
 
 
 class Deliveries:
-    """What one channel was given, by delivery tag, until it is acknowledged or goes back to its queue."""
+    """The unacknowledged deliveries of one channel, by delivery tag."""
 
     __slots__ = ("_last_tag", "_lowest", "_outstanding")
 
     def __init__(self) -> None:
         self._outstanding: dict[int, Outstanding] = {}
         self._last_tag = 0
-        self._lowest = 1  # no tag below this one is outstanding
+        #: No delivery with a lower tag is outstanding.
+        self._lowest = 1
 
     def next_tag(self) -> int:
         self._last_tag += 1
@@ -363,12 +364,12 @@ class Deliveries:
         self._count(one, 1)
 
     def take(self, tag: int, multiple: bool) -> list[Outstanding]:
-        """Take off the books what an acknowledgement names; 0 with ``multiple`` is everything."""
+        """Remove and return the deliveries that an acknowledgement names; tag 0 with ``multiple`` names all."""
         if multiple and tag == 0:
             return self.take_all()
         if tag not in self._outstanding:
             raise failed(f"unknown delivery tag {tag}")
-        # Counting up instead of iterating over the dict, whose deleted entries would be walked over each time.
+        # Counting up from the lowest tag: iterating over the dict would walk over its deleted entries each time.
         tags = range(self._lowest, tag + 1) if multiple else (tag,)
         if multiple:
             self._lowest = tag + 1
@@ -391,7 +392,10 @@ class Deliveries:
 
 
 def give_back(taken: Iterable[Outstanding]) -> list[MemoryQueue]:
-    """Requeue messages, all before the first goes out again, so that the order is the old one; return their queues."""
+    """Requeue messages and return their queues, which the caller pumps.
+
+    All messages of a queue return before the first one is delivered again, so that their order stays the same.
+    """
     returned: dict[MemoryQueue, list[StoredMessage]] = {}
     for one in taken:
         returned.setdefault(one.queue, []).append(one.message)

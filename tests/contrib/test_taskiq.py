@@ -33,7 +33,7 @@ from aioresults import (
 from aioresults.contrib.rabbitmq import Process
 from aioresults.contrib.taskiq import AMQPResultBackend, ResultIsMissingError
 from aioresults.contrib.taskiq.result_backend import RETURN_TIMEOUT
-from aioresults.transport.memory import MemoryBroker
+from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from tests.clock import Clock
 from tests.contrib import taskiq_tasks as tasks
 from tests.eventually import eventually
@@ -433,7 +433,7 @@ async def test_the_broker_is_lost_before_a_result_is_back_in_its_queue(
     backend: AMQPResultBackend[Any] = AMQPResultBackend(memory.url, keep_results=False)
     await backend.set_result(task_id, result_of())
     assert await backend.is_result_ready(task_id)
-    other = await memory.connect()
+    other = await MemoryTransport(memory).connect()
     assert await (await other.channel()).basic_get(f"aioresults.task.{task_id}") is not None
     getting = asyncio.create_task(backend.get_result(task_id))
     await eventually(lambda: backend._reader.stats()["waiting"] == 1)  # it is not to be found

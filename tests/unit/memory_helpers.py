@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from aioresults.transport.base import Delivery, Properties
-from aioresults.transport.memory.channel import MemoryChannel
+from aioresults.transport.memory.connection import MemoryChannel
 
 
 class Clock:

@@ -10,8 +10,7 @@ import pytest
 from aioresults.errors import BrokerRefused, BrokerUnavailable, ChannelClosed
 from aioresults.transport.base import Delivery, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
-from aioresults.transport.memory.channel import MemoryChannel
-from aioresults.transport.memory.connection import MemoryConnection
+from aioresults.transport.memory.connection import MemoryChannel, MemoryConnection
 from tests.clock import Clock
 from tests.unit.memory_helpers import Inbox, bodies, drain, publish, turns
 
@@ -55,7 +54,7 @@ async def test_cut_fails_pending_and_later_calls(
     channel.basic_ack(1)
     await channel.close()
     await connection.close()
-    assert not (await broker.connect()).is_closed
+    assert not (await MemoryTransport(broker).connect()).is_closed
 
 
 async def test_cut_tells_everybody_once_and_in_order(
@@ -86,7 +85,7 @@ async def test_cut_requeues_what_was_not_acknowledged(broker: MemoryBroker, chan
     await channel.basic_consume("q", Inbox())
     await publish(channel, "q", b"1", b"2", b"3")
     broker.cut()
-    again = await (await broker.connect()).channel()
+    again = await (await MemoryTransport(broker).connect()).channel()
     back = await drain(again, "q", 3)
     assert [(d.body, d.redelivered) for d in back] == [(b"1", True), (b"2", True), (b"3", False)]
 
@@ -136,10 +135,10 @@ async def test_restart_keeps_what_is_durable(broker: MemoryBroker, channel: Memo
     await channel.basic_get("q")
     broker.stop()
     with pytest.raises(BrokerUnavailable) as info:
-        await broker.connect()
+        await MemoryTransport(broker).connect()
     assert not isinstance(info.value, BrokerRefused)
     broker.start()
-    channel = await (await broker.connect()).channel(confirms=True)
+    channel = await (await MemoryTransport(broker).connect()).channel(confirms=True)
     back = await drain(channel, "q", 3)
     assert [(d.body, d.redelivered) for d in back] == [(b"1", True), (b"3", False)]
     assert [queue.name for queue in broker.queues()] == ["q", "s"]
@@ -153,10 +152,10 @@ async def test_restart_keeps_what_is_durable(broker: MemoryBroker, channel: Memo
 async def test_refuse(broker: MemoryBroker, connection: MemoryConnection) -> None:
     broker.refuse("403 ACCESS_REFUSED - Login was refused")
     with pytest.raises(BrokerRefused, match="Login was refused"):
-        await broker.connect()
+        await MemoryTransport(broker).connect()
     assert not connection.is_closed
     broker.refuse(None)
-    await broker.connect()
+    await MemoryTransport(broker).connect()
 
 
 # --- block ------------------------------------------------------------------------------------------------------
@@ -165,7 +164,7 @@ async def test_refuse(broker: MemoryBroker, connection: MemoryConnection) -> Non
 async def test_blocked_publishes_wait_and_hold_their_connection(
     broker: MemoryBroker, connection: MemoryConnection, channel: MemoryChannel
 ) -> None:
-    reader = await (await broker.connect()).channel()
+    reader = await (await MemoryTransport(broker).connect()).channel()
     await publish(channel, "q", b"0")
     held = await drain(channel, "q", 1)
     broker.block()
@@ -195,7 +194,7 @@ async def test_a_blocked_connection_can_be_cut_and_closed(broker: MemoryBroker, 
     broker.cut()
     with pytest.raises(BrokerUnavailable):
         await waiting
-    other = await broker.connect()
+    other = await MemoryTransport(broker).connect()
     waiting = asyncio.ensure_future(publish(await other.channel(confirms=True), "q", b"1"))
     await turns()
     await other.close()
@@ -243,7 +242,21 @@ async def test_cut_loses_what_is_held(
     clock.advance(60)
     await turns()
     assert seen.bodies == []
-    assert await bodies(await (await broker.connect()).channel(), "q") == [b"1"]
+    assert await bodies(await (await MemoryTransport(broker).connect()).channel(), "q") == [b"1"]
+
+
+async def test_a_cancel_that_waits_for_what_is_held_fails_with_its_connection(
+    broker: MemoryBroker, channel: MemoryChannel
+) -> None:
+    tag = await channel.basic_consume("q", Inbox())
+    broker.delay = 60
+    await publish(channel, "q", b"1")
+    cancelling = asyncio.create_task(channel.basic_cancel(tag))
+    await turns()
+    assert not cancelling.done()
+    broker.cut()
+    with pytest.raises(BrokerUnavailable, match="the connection was cut"):
+        await cancelling
 
 
 async def test_duplicate(broker: MemoryBroker, channel: MemoryChannel) -> None:
@@ -268,7 +281,7 @@ async def test_delete_queue_as_an_operator(broker: MemoryBroker, channel: Memory
 
 def test_inspection(broker: MemoryBroker) -> None:
     async def declare() -> None:
-        channel = await (await broker.connect()).channel()
+        channel = await (await MemoryTransport(broker).connect()).channel()
         await channel.queue_declare("q", auto_delete=True, arguments={"x-max-length": 3})
 
     asyncio.run(declare())
@@ -295,7 +308,7 @@ def test_named_brokers() -> None:
 
 def test_a_broker_outlives_the_loops_of_its_connections(broker: MemoryBroker) -> None:
     async def leave_things_behind() -> None:
-        connection = await broker.connect()
+        connection = await MemoryTransport(broker).connect()
         channel = await connection.channel(confirms=True)
         await channel.queue_declare("q")
         await channel.queue_declare("own", exclusive=True)
@@ -304,7 +317,7 @@ def test_a_broker_outlives_the_loops_of_its_connections(broker: MemoryBroker) ->
         await channel.basic_consume("q", Inbox())
 
     async def come_back() -> None:
-        channel = await (await broker.connect()).channel(confirms=True)
+        channel = await (await MemoryTransport(broker).connect()).channel(confirms=True)
         assert [queue.name for queue in broker.queues()] == ["q"]
         assert await bodies(channel, "q") == [b"1", b"2"]
 
@@ -314,11 +327,11 @@ def test_a_broker_outlives_the_loops_of_its_connections(broker: MemoryBroker) ->
 
 def test_a_delivery_into_a_closed_loop_comes_back(broker: MemoryBroker) -> None:
     live = asyncio.new_event_loop()
-    channel = live.run_until_complete(live.run_until_complete(broker.connect()).channel(confirms=True))
+    channel = live.run_until_complete(live.run_until_complete(MemoryTransport(broker).connect()).channel(confirms=True))
     live.run_until_complete(channel.queue_declare("q"))
 
     async def consume_and_go() -> None:
-        await (await (await broker.connect()).channel()).basic_consume("q", Inbox())
+        await (await (await MemoryTransport(broker).connect()).channel()).basic_consume("q", Inbox())
 
     asyncio.run(consume_and_go())
     live.run_until_complete(publish(channel, "q", b"1"))
@@ -334,7 +347,7 @@ def test_loops_in_other_threads(broker: MemoryBroker) -> None:
     where: set[int] = set()
 
     async def consume() -> None:
-        channel = await (await broker.connect()).channel()
+        channel = await (await MemoryTransport(broker).connect()).channel()
         await channel.queue_declare("q")
         done = asyncio.Event()
         seen: list[bytes] = []
@@ -354,7 +367,7 @@ def test_loops_in_other_threads(broker: MemoryBroker) -> None:
         await channel.connection.close()
 
     async def produce() -> None:
-        channel = await (await broker.connect()).channel(confirms=True)
+        channel = await (await MemoryTransport(broker).connect()).channel(confirms=True)
         for number in range(total):
             await publish(channel, "q", b"%d" % number)
         await channel.connection.close()

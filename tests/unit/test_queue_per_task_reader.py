@@ -28,7 +28,7 @@ from aioresults.routing.queue_per_task import reader as reader_module
 from aioresults.routing.queue_per_task.reader import QueuePerTaskReader
 from aioresults.sessions.sessions import Session
 from aioresults.transport.base import Channel, Properties
-from aioresults.transport.memory import MemoryBroker
+from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.waiting.waiters import Waiter
 from tests.eventually import eventually
 
@@ -139,7 +139,7 @@ class Bench:
 @asynccontextmanager
 async def working() -> AsyncIterator[Bench]:
     broker = MemoryBroker("reader")
-    connection = await broker.connect()
+    connection = await MemoryTransport(broker).connect()
     bench = Bench(broker, FakeSession(connection), await connection.channel(confirms=True))
     yield bench
     if not bench.session.lost.done():

@@ -52,14 +52,14 @@ async def broker() -> MemoryBroker:
 
 @pytest.fixture
 async def pool(broker: MemoryBroker) -> AsyncIterator[ChannelPool]:
-    connection = await broker.connect()
+    connection = await MemoryTransport(broker).connect()
     yield ChannelPool(connection, 60, size=3)
     await connection.close()
 
 
 @pytest.fixture
 async def hasty_pool(broker: MemoryBroker) -> AsyncIterator[ChannelPool]:
-    connection = await broker.connect()
+    connection = await MemoryTransport(broker).connect()
     yield ChannelPool(connection, 0.2, size=3)
     await connection.close()
 
@@ -132,7 +132,7 @@ class TestChannelPool:
         assert (await hasty_pool.run(lambda channel: channel.queue_declare("after"))).queue == "after"
 
     async def test_others_wait_on_while_some_are_answered(self, broker: MemoryBroker) -> None:
-        pool = ChannelPool(await broker.connect(), 3, size=3)
+        pool = ChannelPool(await MemoryTransport(broker).connect(), 3, size=3)
 
         async def hang(channel: Channel) -> None:
             await asyncio.Event().wait()
@@ -299,16 +299,16 @@ class TestSession:
     async def test_a_connection_apart_that_comes_after_its_end_is_closed(
         self, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        begun, may_connect, connect = asyncio.Event(), asyncio.Event(), broker.connect
+        begun, may_connect, connect = asyncio.Event(), asyncio.Event(), MemoryTransport.connect
 
-        async def connect_late() -> MemoryConnection:
+        async def connect_late(transport: MemoryTransport) -> MemoryConnection:
             begun.set()
             await may_connect.wait()
-            return await connect()
+            return await connect(transport)
 
         async with aclosing(sessions_of(broker).live()) as live:
             session = await anext(live)
-            monkeypatch.setattr(broker, "connect", connect_late)
+            monkeypatch.setattr(MemoryTransport, "connect", connect_late)
             opening = asyncio.create_task(session.channel())
             await begun.wait()
         may_connect.set()
@@ -321,7 +321,7 @@ async def test_a_publisher_that_was_refused_is_replaced_and_closed_later(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    connection = await broker.connect()
+    connection = await MemoryTransport(broker).connect()
     session = Session(sessions_of(broker), [connection])
     first = await session.open_publisher()
     session.replace_publisher(first)

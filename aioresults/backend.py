@@ -26,9 +26,8 @@ from aioresults.observer import Observer
 from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, Routing, RoutingOptions, configured
-from aioresults.serialization import Codec, Serializers
+from aioresults.serialization import ReportCodec, Serializers
 from aioresults.serialization.conversion import convert
-from aioresults.serialization.report_codec import ReportCodec
 from aioresults.storing import Storing
 from aioresults.transport import transport_for
 from aioresults.waiting.waiters import Waiter
@@ -48,7 +47,7 @@ class AMQPBackend(Extension, Storing, Grouping):
         persistent: results survive a restart of the broker; False sends transient messages (delivery mode 1).
         serializer: what is written: ``json``, ``msgpack``, or a name that ``serializers`` knows.
         compression: ``zlib``, ``bz2``, ``lzma``, ``zstd``, or None.
-        accept: names or content types of what is read; anything else is refused.
+        accept: names or content types of what is read besides what ``serializer`` writes; anything else is refused.
         serializers: a registry of your own, with further serializers and exceptions.
         signing_key: bytes, or several for rotation (the first one signs): unsigned results are then refused.
         expires: seconds, or a ``timedelta``, that an unread result is kept; None for ever.
@@ -132,13 +131,12 @@ class AMQPBackend(Extension, Storing, Grouping):
         kept = validation.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
         self._routing = configured(QueuePerTask() if routing is None else routing, options)
-        codec = Codec(
+        self._reports = ReportCodec(
             serializers=serializers, serializer=serializer, compression=compression, accept=accept,
-            signing_key=signing_key, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,
+            signing_key=signing_key, persistent=self.persistent, dated=self._routing.stream() is not None,
+            max_size=max_result_size, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,
             max_depth=max_depth,
         )  # fmt: skip
-        dated = self._routing.stream() is not None
-        self._reports = ReportCodec(codec, persistent=self.persistent, max_size=max_result_size, dated=dated)
         unroutable = validation.intervals("unroutable_policy", unroutable_policy)
         self._lifetime = Lifetime(
             self._transport, self._routing, self._reports, self, limits,

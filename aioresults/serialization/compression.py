@@ -17,6 +17,9 @@ from typing import Any, Final, Protocol
 
 from aioresults.errors import ConfigurationError, DecodeError
 
+#: The header of a message that names its compression.
+COMPRESSION_HEADER: Final = "compression"
+
 _LZMA_MEMORY: Final = 80 * 2**20  # bytes; the dictionary of the highest preset needs 65 MiB
 _ZSTD_WINDOW: Final = 26  # log2 of bytes
 

@@ -54,7 +54,7 @@ def _check_claims(body: bytes) -> None:
     scanner.skip()
 
 
-def _bound(body: bytes) -> int:
+def _upper_bound(body: bytes) -> int:
     return len(body.translate(None, _NOT_CONTAINERS))
 
 
@@ -77,4 +77,4 @@ def _exceeds(body: bytes, limit: int) -> bool:
 def msgpack_serializer() -> Serializer:
     """Return the serializer ``msgpack``."""
     pack = msgpack.Packer(use_bin_type=True, datetime=True, default=_refuse_value).pack
-    return Serializer("msgpack", pack, _loads, "application/x-msgpack", "binary", _bound, _exceeds)
+    return Serializer("msgpack", pack, _loads, "application/x-msgpack", "binary", _upper_bound, _exceeds)

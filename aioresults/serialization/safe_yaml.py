@@ -78,10 +78,10 @@ def _is_sexagesimal(scalar: str) -> bool:
     return ":" in scalar and not scalar.strip("0123456789:_+-.")
 
 
-def _bound(text: str) -> int:
+def _upper_bound(text: str) -> int:
     return sys.maxsize  # an alias makes a cycle in a dozen characters
 
 
 def yaml_serializer() -> Serializer:
     """Return the serializer ``yaml``."""
-    return Serializer("yaml", _dumps, _loads, "application/x-yaml", "utf-8", _bound)
+    return Serializer("yaml", _dumps, _loads, "application/x-yaml", "utf-8", _upper_bound)

@@ -25,7 +25,7 @@ _ZSTD_WINDOW: Final = 26  # log2 of bytes
 
 
 class _Decompressor(Protocol):
-    """What the decompressors of the standard library have in common."""
+    """The part that the decompressors of the standard library have in common."""
 
     @property
     def eof(self) -> bool: ...
@@ -119,7 +119,7 @@ def find_compression(name: str) -> Compression:
 
 
 def compression_of(header: object) -> Compression:
-    """Return the compression that the header of a message names; DecodeError if it is not one that is known here."""
+    """Return the compression that the header of a message names; DecodeError if it is unknown here."""
     compression = _BY_NAME.get(header) if isinstance(header, str) else None
     if compression is None or not _is_installed(compression):
         shown = repr(header[:100]) if isinstance(header, str) else f"of type {type(header).__name__}"

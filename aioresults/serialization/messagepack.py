@@ -47,7 +47,7 @@ def _check_claims(body: bytes) -> None:
     """Refuse a body that ends before the arrays in it do.
 
     An array is allocated at the length it claims, and claims can be nested, so a few bytes could ask for gigabytes.
-    Skipping allocates nothing. In a small body no claim that is accepted, at most its own length, amounts to anything.
+    Skipping allocates nothing. msgpack accepts no claim beyond the length of the body, so small bodies are harmless.
     """
     scanner = msgpack.Unpacker(max_buffer_size=len(body))
     scanner.feed(body)
@@ -59,7 +59,7 @@ def _upper_bound(body: bytes) -> int:
 
 
 def _exceeds(body: bytes, limit: int) -> bool:
-    """Read the body with nothing kept of it, and stop counting at the limit."""
+    """Read the body without keeping anything of it, and stop counting at the limit."""
     _check_claims(body)
     left = iter(range(limit))
 

@@ -105,9 +105,7 @@ class Serializers:
             if not callable(function):
                 raise ConfigurationError(f"{parameter} of serializer {name!r} must be a callable, not {function!r}")
         validation.optional_callable("exceeds", exceeds)
-        self._serializers[name] = Serializer(
-            name, dumps, loads, media_type, content_encoding, upper_bound=upper_bound, exceeds=exceeds
-        )
+        self._serializers[name] = Serializer(name, dumps, loads, media_type, content_encoding, upper_bound, exceeds)
 
     def register_exception(self, cls: type[Exception], *, name: str | None = None, module: str | None = None) -> None:
         """Let failures of class ``cls`` be rebuilt, by calling ``cls(*args)``, instead of becoming a ``RemoteError``.

@@ -243,8 +243,8 @@ class ReportCodec:
         return [Document(properties.correlation_id, content_type, content_encoding, body)]
 
     def _reader(self, content_type: str | None) -> Serializer:
-        # Nearly every message names its type exactly as the serializer does; parameters and case are rare.
-        reader = self._readers.get(content_type) or self._readers.get(_media_type(content_type))
+        """Return what reads a content type that is not written exactly as its serializer has it: that is rare."""
+        reader = self._readers.get(_media_type(content_type))
         if reader is None:
             raise ContentDisallowed("" if content_type is None else str(content_type)[:100])
         return reader

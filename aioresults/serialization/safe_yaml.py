@@ -1,6 +1,6 @@
 """YAML through PyYAML's safe loader and dumper (``aioresults[yaml]``): for workers that already write it.
 
-It is slow (about a megabyte a second), so accept it only from those who need it.
+It is slow (about a megabyte a second), so accept it only where workers write it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _loads(text: str) -> Any:
 
 
 def _check(yaml: Any, events: Iterator[Any]) -> None:
-    """Refuse a document that would cost far more than its length, by its events, before anything is built of it."""
+    """Refuse a document that would cost far more than its length, before anything is built of its events."""
     nodes = [0]  # of each open collection and, first, of the document, with aliases counted as what they stand for
     opened: list[str | None] = []  # the anchors of the open collections
     anchored: dict[str | None, int] = {}

@@ -19,37 +19,25 @@ class DecodeLimits:
     containers: int = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
 class Serializer:
     """Writes values to bytes and reads them back. Raises nothing but ``EncodeError`` and ``DecodeError``.
 
-    ``Serializers.register`` makes one and explains its arguments.
+    ``Serializers.register`` makes one and explains its fields.
     """
 
-    __slots__ = ("_binary", "_dumps", "_exceeds", "_loads", "_upper_bound", "content_encoding", "content_type", "name")
-
-    def __init__(
-        self,
-        name: str,
-        dumps: Callable[[Any], bytes | str],
-        loads: Callable[[Any], Any],
-        content_type: str,
-        content_encoding: str = "utf-8",
-        upper_bound: Callable[[Any], int] = len,
-        exceeds: Callable[[Any, int], bool] | None = None,
-    ) -> None:
-        self.name = name
-        self.content_type = content_type
-        self.content_encoding = content_encoding
-        self._dumps = dumps
-        self._loads = loads
-        self._upper_bound = upper_bound
-        self._exceeds = exceeds
-        self._binary = content_encoding == "binary"
+    name: str
+    dumps: Callable[[Any], bytes | str]
+    loads: Callable[[Any], Any]
+    content_type: str
+    content_encoding: str = "utf-8"
+    upper_bound: Callable[[Any], int] = len
+    exceeds: Callable[[Any, int], bool] | None = None
 
     def write(self, value: Any) -> bytes:
         """Return ``value`` as bytes; EncodeError names the type that cannot be written."""
         try:
-            data = self._dumps(value)
+            data = self.dumps(value)
             return data.encode() if isinstance(data, str) else data
         except EncodeError:
             raise
@@ -59,11 +47,11 @@ class Serializer:
     def read(self, body: bytes, content_encoding: str | None, limits: DecodeLimits) -> Any:
         """Return the value in ``body``; DecodeError when there is none, or it is beyond a limit."""
         try:
-            data = body if self._binary else decode_text(body, content_encoding)
-            bound = self._upper_bound(data)
+            data = body if self.content_encoding == "binary" else decode_text(body, content_encoding)
+            bound = self.upper_bound(data)
             if bound > limits.depth:
                 return self._read_large(data, bound, limits)
-            return self._loads(data)
+            return self.loads(data)
         except DecodeError:
             raise
         except Exception as error:  # input is hostile: parsers answer it with errors of any kind
@@ -71,9 +59,9 @@ class Serializer:
             raise DecodeError(f"the body is not readable as {self.name} ({type(error).__name__})") from error
 
     def _read_large(self, data: Any, bound: int, limits: DecodeLimits) -> Any:
-        if bound > limits.containers and self._exceeds is not None and self._exceeds(data, limits.containers):
+        if bound > limits.containers and self.exceeds is not None and self.exceeds(data, limits.containers):
             raise DecodeError(f"the body holds more than {limits.containers} containers")
-        value = self._loads(data)
+        value = self.loads(data)
         if is_deeper(value, limits.depth):
             raise DecodeError(f"the body is nested deeper than {limits.depth} levels")
         return value

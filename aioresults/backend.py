@@ -35,9 +35,8 @@ from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, Routing, RoutingOptions
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, checked
 from aioresults.runtime import Runtime, Settings
-from aioresults.serialization import Codec, Serializers
+from aioresults.serialization import ReportCodec, Serializers
 from aioresults.serialization.conversion import convert
-from aioresults.serialization.report_codec import ReportCodec
 from aioresults.sessions.outbox import PendingStore
 from aioresults.sessions.sessions import Session
 from aioresults.transport import Channel, transport_for
@@ -70,7 +69,7 @@ class AMQPBackend:
         persistent: results survive a restart of the broker; False sends transient messages (delivery mode 1).
         serializer: what is written: ``json``, ``msgpack``, or a name that ``serializers`` knows.
         compression: ``zlib``, ``bz2``, ``lzma``, ``zstd``, or None.
-        accept: names or content types of what is read; anything else is refused.
+        accept: names or content types of what is read besides what ``serializer`` writes; anything else is refused.
         serializers: a registry of your own, with further serializers and exceptions.
         signing_key: bytes, or several for rotation (the first one signs): unsigned results are then refused.
         expires: seconds, or a ``timedelta``, that an unread result is kept; None for ever.
@@ -146,18 +145,18 @@ class AMQPBackend:
         kept = validation.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
         chosen = checked(QueuePerTask() if routing is None else routing).configured(options)
-        codec = Codec(
+        codec = ReportCodec(
             serializers=serializers, serializer=serializer, compression=compression, accept=accept,
-            signing_key=signing_key, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,
+            signing_key=signing_key, persistent=self.persistent, dated=chosen.dated,
+            max_size=max_result_size, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,
             max_depth=max_depth,
         )  # fmt: skip
-        max_size = validation.count("max_result_size", max_result_size, 1)
         self._settings = Settings(
             transport_for(
                 url, connection=connection, heartbeat=validation.count("heartbeat", heartbeat), ssl_context=ssl_context
             ),
             chosen,
-            ReportCodec(codec, persistent=self.persistent, max_size=max_size, dated=chosen.dated),
+            codec,
             Events(validation.optional_callable("on_event", on_event)),
             retry_policy=self.retry_policy,
             unroutable_policy=validation.intervals("unroutable_policy", unroutable_policy),

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from aioresults.errors import RemoteError, RemoteTraceback, TaskRevoked
-from aioresults.results import ResultMeta
-from aioresults.serialization import Serializers, walk_children
+from aioresults.results import ResultMeta, walk_children
+from aioresults.serialization import Serializers
 
 VECTORS = Path(__file__).parent / "vectors"
 PICKLE = "application/x-python-serialize"

@@ -9,9 +9,8 @@ from typing import Any, Final
 from aioresults import validation
 from aioresults.errors import ConfigurationError, ContentDisallowed, EncodeError
 from aioresults.serialization import Serializers
-from aioresults.serialization.charset import decode_text
 from aioresults.serialization.compression import compression_of, find_compression
-from aioresults.serialization.serializer import Limits
+from aioresults.serialization.serializer import DecodeLimits, decode_text
 from aioresults.transport.base import OutgoingMessage, Properties
 
 #: The content types of text and of bytes. No serializer reads them, and they are always accepted.
@@ -19,7 +18,7 @@ TEXT: Final = "text/plain"
 DATA: Final = "application/data"
 #: The largest size of a decompressed body, in bytes.
 MAX_DECOMPRESSED: Final = 64 * 2**20
-_LIMITS: Final = Limits()
+_LIMITS: Final = DecodeLimits()
 
 
 @cache

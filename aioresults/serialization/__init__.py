@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from aioresults.serialization.children import walk_children
-from aioresults.serialization.codec import Codec
-from aioresults.serialization.envelope import Document, Envelope
 from aioresults.serialization.registry import Serializers
+from aioresults.serialization.report_codec import Document, ReportCodec
 
-__all__ = ["Codec", "Document", "Envelope", "Serializers", "walk_children"]
+__all__ = ["Document", "ReportCodec", "Serializers"]

@@ -17,12 +17,15 @@ from typing import Any, Final, Protocol
 
 from aioresults.errors import ConfigurationError, DecodeError
 
+#: The header of a message that names its compression.
+COMPRESSION_HEADER: Final = "compression"
+
 _LZMA_MEMORY: Final = 80 * 2**20  # bytes; the dictionary of the highest preset needs 65 MiB
 _ZSTD_WINDOW: Final = 26  # log2 of bytes
 
 
 class _Decompressor(Protocol):
-    """What the decompressors of the standard library have in common."""
+    """The part that the decompressors of the standard library have in common."""
 
     @property
     def eof(self) -> bool: ...
@@ -116,7 +119,7 @@ def find_compression(name: str) -> Compression:
 
 
 def compression_of(header: object) -> Compression:
-    """Return the compression that the header of a message names; DecodeError if it is not one that is known here."""
+    """Return the compression that the header of a message names; DecodeError if it is unknown here."""
     compression = _BY_NAME.get(header) if isinstance(header, str) else None
     if compression is None or not _is_installed(compression):
         shown = repr(header[:100]) if isinstance(header, str) else f"of type {type(header).__name__}"

@@ -1,7 +1,7 @@
 """Typed results: a decoded value as a dataclass, a TypedDict, a pydantic model, or a container of these.
 
-Needs msgspec (``aioresults[typed]``), imported on first use. Unlike pydantic it takes ``typing.TypedDict`` on Python
-3.11 and has no schema to build and keep; a pydantic model, wherever it stands in a type, validates itself.
+Needs msgspec (``aioresults[typed]``), imported on first use. Unlike pydantic, msgspec takes ``typing.TypedDict`` on
+Python 3.11, and has no schema to build and keep. A pydantic model validates itself, wherever it stands in a type.
 """
 
 from __future__ import annotations
@@ -15,11 +15,27 @@ _ENUM: Final = re.compile(r"(Invalid enum value) .*?( - at `\$.*)?", re.DOTALL)
 
 
 def convert(value: Any, type: Any) -> Any:
-    """Return ``value`` as a ``type``; DecodeError names the path of the field that does not fit, never its value.
+    """Return ``value`` as a ``type``.
 
-    What the wire cannot say is taken from what it can: an ISO text becomes a ``datetime``, a list a ``tuple`` or a
-    ``set``, a key that JSON made a text the number it was. ConfigurationError when msgspec is missing, or ``type`` is
-    none that it can convert to.
+    What the wire does not have is made of what it has: an ISO text becomes a ``datetime``, a list a ``tuple`` or a
+    ``set``, and a key that JSON turned into text becomes a number again.
+
+    Example::
+
+        from dataclasses import dataclass
+
+        from aioresults.serialization.conversion import convert
+
+        @dataclass
+        class Point:
+            x: int
+            y: int
+
+        assert convert([{"x": 1, "y": 2}], list[Point]) == [Point(1, 2)]
+
+    Raises:
+        DecodeError: a field does not fit; names its path, never its value.
+        ConfigurationError: msgspec is missing, or cannot convert to ``type``.
     """
     try:
         import msgspec
@@ -38,7 +54,7 @@ def convert(value: Any, type: Any) -> Any:
 
 
 def _convert_class(type: Any, value: Any) -> Any:
-    """Return ``value`` as an instance of a class that msgspec leaves to its caller."""
+    """Return ``value`` as an instance of a class that msgspec does not know."""
     if hasattr(type, "model_validate"):
         return _validate(type, value)
     if isinstance(value, type):

@@ -1,7 +1,7 @@
 """Exceptions on the wire, as Celery writes them: ``{exc_type, exc_message, exc_module}``.
 
-Reading never imports anything and never looks a class up in a module: a name in a message selects a builtin
-exception, a class that the user registered, or neither, and then a ``RemoteError`` keeps what the message said.
+Reading never imports anything and never looks a class up in a module. A name in a message selects a builtin
+exception or a class that the user registered; where it selects neither, a ``RemoteError`` keeps what the message said.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BUILTINS: Final[dict[str, type[Exception]]] = {
 
 
 def write_exception(error: BaseException) -> dict[str, Any]:
-    """Return what stands for ``error`` in a document."""
+    """Return the dict that stands for ``error`` in a document."""
     if isinstance(error, RemoteError):
         message = list(error.exc_message) if isinstance(error.exc_message, tuple) else error.exc_message
         return {"exc_type": error.exc_type, "exc_message": message, "exc_module": error.exc_module}
@@ -53,10 +53,10 @@ def _safe_repr(value: object) -> str:
 
 
 def read_exception(status: str, value: Any, traceback: str | None, known: ExceptionClasses) -> BaseException | None:
-    """Return the exception that ``value``, the result of a report in one of ``EXCEPTION_STATES``, stands for.
+    """Return the exception for ``value``, the result of a report in one of ``EXCEPTION_STATES``.
 
-    Never raises, whatever ``value`` is. None for a RETRY that gave no reason. The remote ``traceback`` becomes the
-    cause.
+    Never raises, whatever ``value`` is. Returns None for a RETRY that gave no reason. The remote ``traceback`` becomes
+    the cause of the exception.
     """
     if value is None and status == states.RETRY:
         return None
@@ -67,7 +67,7 @@ def read_exception(status: str, value: Any, traceback: str | None, known: Except
 
 
 def _reason(value: Any) -> str:
-    """Return the word a REVOKED report gives, which Celery puts into the arguments of its exception."""
+    """Return the reason in a REVOKED report; Celery puts it into the arguments of its exception."""
     message = value.get("exc_message") if isinstance(value, dict) else value
     if isinstance(message, (list, tuple)) and message:
         message = message[0]
@@ -81,7 +81,7 @@ def _read_failure(value: Any, known: ExceptionClasses, traceback: str | None) ->
         value = write_exception(value)
     name = value.get("exc_type") if isinstance(value, dict) else None
     if not isinstance(name, str) or not name:
-        # Nobody said what was raised, only something about it: update_state("FAILURE", meta={"x": 1}).
+        # The report names no class: update_state("FAILURE", meta={"x": 1}).
         return RemoteError("Exception", value, None, traceback)
     module = value.get("exc_module")
     module = module if isinstance(module, str) else None
@@ -92,7 +92,7 @@ def _read_failure(value: Any, known: ExceptionClasses, traceback: str | None) ->
 
 
 def _rebuild(module: str | None, name: str, message: Any, known: ExceptionClasses) -> Exception | None:
-    """Return an instance of the class that is called so, or None if there is none or it will not be built."""
+    """Return an instance of the class with this name, or None if there is no such class or it cannot be built."""
     if module is None:
         return None
     cls = known.get((module, name)) or (_BUILTINS.get(name) if module == "builtins" else None)

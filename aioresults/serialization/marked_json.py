@@ -93,14 +93,14 @@ def _decode(text: str) -> Any:
     return _decode_plain(text)
 
 
-def _bound(text: str) -> int:
+def _upper_bound(text: str) -> int:
     return text.count("[") + text.count("{")
 
 
 def _exceeds(text: str, limit: int) -> bool:
-    return _bound(_STRING.sub("", text)) > limit
+    return _upper_bound(_STRING.sub("", text)) > limit
 
 
 def json_serializer() -> Serializer:
     """Return the serializer ``json``."""
-    return Serializer("json", _encode, _decode, "application/json", "utf-8", _bound, _exceeds)
+    return Serializer("json", _encode, _decode, "application/json", "utf-8", _upper_bound, _exceeds)

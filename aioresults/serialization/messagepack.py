@@ -47,19 +47,19 @@ def _check_claims(body: bytes) -> None:
     """Refuse a body that ends before the arrays in it do.
 
     An array is allocated at the length it claims, and claims can be nested, so a few bytes could ask for gigabytes.
-    Skipping allocates nothing. In a small body no claim that is accepted, at most its own length, amounts to anything.
+    Skipping allocates nothing. msgpack accepts no claim beyond the length of the body, so small bodies are harmless.
     """
     scanner = msgpack.Unpacker(max_buffer_size=len(body))
     scanner.feed(body)
     scanner.skip()
 
 
-def _bound(body: bytes) -> int:
+def _upper_bound(body: bytes) -> int:
     return len(body.translate(None, _NOT_CONTAINERS))
 
 
 def _exceeds(body: bytes, limit: int) -> bool:
-    """Read the body with nothing kept of it, and stop counting at the limit."""
+    """Read the body without keeping anything of it, and stop counting at the limit."""
     _check_claims(body)
     left = iter(range(limit))
 
@@ -77,4 +77,4 @@ def _exceeds(body: bytes, limit: int) -> bool:
 def msgpack_serializer() -> Serializer:
     """Return the serializer ``msgpack``."""
     pack = msgpack.Packer(use_bin_type=True, datetime=True, default=_refuse_value).pack
-    return Serializer("msgpack", pack, _loads, "application/x-msgpack", "binary", _bound, _exceeds)
+    return Serializer("msgpack", pack, _loads, "application/x-msgpack", "binary", _upper_bound, _exceeds)

@@ -1,16 +1,32 @@
-"""Reports as messages: what is published for a report, and what a received message reports."""
+"""Reports as messages: what is published for a report, and what a received message reports.
+
+The one door between values and hostile bytes. Writing goes ``write`` (a report to a document), then ``single`` or
+``batch`` (documents to a message). Reading goes ``open`` (a message to documents: size, signature, content type,
+compression, frames, in this order), then ``decode`` (a document to a report). Reading raises nothing but
+``DecodeError`` and its kinds. The error says whose result it was: see ``open`` and ``decode``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from operator import attrgetter
 from time import time as wall_clock
-from typing import Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from aioresults.errors import DecodeError, ResultTooLarge
+from aioresults import validation
+from aioresults.errors import ConfigurationError, ContentDisallowed, DecodeError, EncodeError, ResultTooLarge
 from aioresults.results import ResultMeta
-from aioresults.serialization.codec import Codec
-from aioresults.serialization.envelope import Document, Envelope
+from aioresults.serialization import wire_format
+from aioresults.serialization.compression import COMPRESSION_HEADER, compression_of, find_compression
+from aioresults.serialization.exceptions import ExceptionClasses, read_exception, salvage, write_exception
+from aioresults.serialization.registry import Serializers
+from aioresults.serialization.serializer import DecodeLimits, Serializer
+from aioresults.states import EXCEPTION_STATES, READY_STATES, SUCCESS
 from aioresults.transport.base import PERSISTENT, TRANSIENT, OutgoingMessage, Properties
+
+#: Bodies of fewer bytes are never compressed: it costs more than it saves.
+COMPRESSION_THRESHOLD: Final = 1024
 
 
 class ReceivedMessage(Protocol):
@@ -23,83 +39,352 @@ class ReceivedMessage(Protocol):
     def properties(self) -> Properties: ...
 
 
-class ReportCodec:
-    """Writes and reads reports.
+class Document(NamedTuple):
+    """One report, verified, decompressed and not yet decoded.
 
-    Args:
-        codec: documents to bytes and back.
-        persistent: whether messages survive a restart of the broker (delivery mode 2).
-        max_size: the most bytes that one message may have.
-        dated: whether messages say when they were sent, for readers that know by themselves what is too old.
+    A named tuple, because one is made for every result, and a frozen dataclass takes more than twice as long to make.
     """
 
-    def __init__(self, codec: Codec, *, persistent: bool, max_size: int, dated: bool = False) -> None:
-        self._codec = codec
+    #: The task the message says it is about: the correlation id, or the id in the frame of a batch.
+    task_id: str | None
+    content_type: str | None
+    content_encoding: str | None
+    body: bytes
+
+
+class ReportCodec:
+    """Writes reports with one serializer, reads those of every accepted one, and holds what it reads to limits.
+
+    Pure and synchronous. What it writes it reads: the content type of ``serializer`` is accepted whatever ``accept``
+    says, and a serializer that cannot read back what it writes is refused here.
+
+    Args:
+        serializers: the serializers and exception classes that are known; None for those of this package.
+        serializer: name or content type of the serializer that writes.
+        compression: ``zlib``, ``bz2``, ``lzma``, ``zstd``, or None.
+        accept: names or content types of serializers that are read as well; may be empty.
+        signing_key: with a key every message is signed, and unsigned ones are refused. Of several keys the first
+            signs, and all verify.
+        persistent: whether messages survive a restart of the broker (delivery mode 2).
+        dated: whether messages say when they were sent, for readers that decide themselves what is too old.
+        max_size: the most bytes that the body of a message with one report may have when it is sent.
+        max_body_size: the most bytes that the body of a received message may have,
+        max_decompressed_size: and that it may have when it is decompressed.
+        max_depth: how deep the lists and dicts of a received document may be nested,
+        max_containers: and how many of them it may hold.
+
+    Raises:
+        ConfigurationError: an argument that cannot work, named.
+    """
+
+    def __init__(
+        self,
+        *,
+        serializers: Serializers | None = None,
+        serializer: str = "json",
+        compression: str | None = None,
+        accept: Iterable[str] = ("json", "msgpack"),
+        signing_key: bytes | Sequence[bytes] | None = None,
+        persistent: bool = True,
+        dated: bool = False,
+        # Limits
+        max_size: int = 16 * 2**20,
+        max_body_size: int = 16 * 2**20,
+        max_decompressed_size: int = 64 * 2**20,
+        max_depth: int = 100,
+        max_containers: int = 1_000_000,
+    ) -> None:
+        known = Serializers() if serializers is None else serializers
+        self._writer = writer = known.find(serializer)
+        accepted = [*map(known.find, validation.names("accept", accept)), writer]
+        self._readers: dict[str | None, Serializer] = {reader.content_type: reader for reader in accepted}
+        self._exceptions = known.exceptions
+        self._compression = None if compression is None else find_compression(compression)
+        self._signer = None if signing_key is None else wire_format.Signer(signing_key)
+        self._delivery_mode = PERSISTENT if persistent else TRANSIENT
         self._dated = dated
-        self._delivery_mode: Final = PERSISTENT if persistent else TRANSIENT
-        self._max_size = max_size
+        self._max_size = validation.count("max_size", max_size, 1)
+        self._max_body_size = validation.count("max_body_size", max_body_size, 1)
+        self._max_decompressed_size = validation.count("max_decompressed_size", max_decompressed_size, 1)
+        self._limits = DecodeLimits(
+            validation.count("max_depth", max_depth, 1), validation.count("max_containers", max_containers, 1)
+        )
+        self._check_writer()
+
+    def _check_writer(self) -> None:
+        """Write the smallest report and read it back, so that no result is lost to a serializer that cannot do both."""
+        probe, writer = ResultMeta("a task id", SUCCESS), self._writer
+        try:
+            document = Document(None, writer.content_type, writer.content_encoding, self._encode(probe))
+            read = self.decode(document)
+        except (EncodeError, DecodeError) as error:
+            raise ConfigurationError(f"serializer {writer.name!r} does not read what it writes: {error}") from error
+        if read != probe:
+            raise ConfigurationError(f"serializer {writer.name!r} does not read what it writes: it reads another value")
+
+    # Writing
 
     def write(self, meta: ResultMeta, correlation_id: str) -> bytes:
         """Return the document of a report.
 
+        A failure is always written: arguments of its exception that cannot be are replaced by their ``repr``.
+
         Raises:
-            EncodeError: a value that the serializer cannot write.
+            EncodeError: a value that the serializer cannot write; names its type.
             ResultTooLarge: more than one message may hold, compressed if it is.
         """
-        document = self._codec.encode(meta)
+        document = self._encode(meta)
         if len(document) > self._max_size:
-            size = len(self._codec.seal(correlation_id, document).body)
+            size = len(self.single(correlation_id, document).body)
             if size > self._max_size:
                 raise ResultTooLarge(meta.task_id, size, self._max_size)
         return document
 
+    def _encode(self, meta: ResultMeta) -> bytes:
+        report = write_report(meta)
+        try:
+            return self._writer.write(report)
+        except EncodeError:
+            if not (isinstance(meta.result, BaseException) and meta.status in EXCEPTION_STATES):
+                raise
+        report["result"] = salvage(report["result"], self._can_write)
+        if meta.traceback is not None:
+            report["traceback"] = meta.traceback.encode("utf-8", "backslashreplace").decode()
+        return self._writer.write(report)
+
+    def _can_write(self, value: Any) -> bool:
+        try:
+            self._writer.write(value)
+        except EncodeError:
+            return False
+        return True
+
     def single(self, correlation_id: str, document: bytes) -> OutgoingMessage:
-        """Return the message that carries one document: what Celery sends."""
-        return self._message(self._codec.seal(correlation_id, document), correlation_id)
+        """Return the message that carries one document: what Celery sends.
+
+        ``correlation_id`` is the task id, unless the request for the task asked for another. A signature covers it.
+        """
+        writer = self._writer
+        return self._message(document, writer.content_type, writer.content_encoding, {}, correlation_id)
 
     def batch(self, documents: Sequence[tuple[str, bytes]]) -> OutgoingMessage:
         """Return the message that carries many documents, ``(task id, document)`` each."""
-        return self._message(self._codec.seal_batch(documents), None)
+        headers = wire_format.batch_headers(self._writer.content_type, self._writer.content_encoding)
+        body = wire_format.frame(documents)
+        return self._message(body, wire_format.BATCH_CONTENT_TYPE, wire_format.BATCH_CONTENT_ENCODING, headers, None)
 
-    def _message(self, envelope: Envelope, correlation_id: str | None) -> OutgoingMessage:
+    def _message(
+        self,
+        body: bytes,
+        content_type: str,
+        content_encoding: str,
+        headers: dict[str, Any],
+        correlation_id: str | None,
+    ) -> OutgoingMessage:
+        if self._compression is not None and len(body) >= COMPRESSION_THRESHOLD:
+            compressed = self._compression.compress(body)
+            if len(compressed) < len(body):
+                body = compressed
+                headers[COMPRESSION_HEADER] = self._compression.header
         properties = Properties(
-            content_type=envelope.content_type,
-            content_encoding=envelope.content_encoding,
-            headers=dict(envelope.headers),
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=headers,
             delivery_mode=self._delivery_mode,
             priority=0,
             correlation_id=correlation_id,
             timestamp=int(wall_clock()) if self._dated else None,
         )
-        return OutgoingMessage(envelope.body, properties)
+        if self._signer is not None:
+            headers[wire_format.SIGNATURE_HEADER] = self._signer.sign(body, properties)
+        return OutgoingMessage(body, properties)
+
+    # Reading
 
     def open(self, message: ReceivedMessage) -> list[Document]:
-        """Return the documents of a message, not decoded yet; raises ``DecodeError``."""
-        properties = message.properties
-        envelope = Envelope(
-            message.body, properties.content_type, properties.content_encoding, properties.headers or {}
-        )
-        return self._codec.open(envelope, properties.correlation_id)
+        """Return the documents of a message, not decoded yet: one, or those of a batch.
 
-    def read(self, message: ReceivedMessage) -> ResultMeta:
-        """Return what a message that holds one report says; raises ``DecodeError``."""
-        documents = self.open(message)
-        if len(documents) != 1:
-            raise DecodeError(f"a batch of {len(documents)} reports, where one message is one report")
-        return self._codec.decode(documents[0])
+        Nothing is decompressed before the signature was verified and the content type accepted.
+
+        Raises:
+            DecodeError: nothing of the message can be read. ``task_id`` says whose result it was; of a batch
+                ``task_ids`` says whose results it claims to hold, as far as that can be told without decompressing.
+        """
+        content_type = message.properties.content_type
+        is_batch = content_type not in self._readers and _media_type(content_type) == wire_format.BATCH_MEDIA_TYPE
+        try:
+            return self._open(message.body, message.properties, is_batch)
+        except DecodeError as error:
+            if is_batch:
+                error.task_ids = self._claimed(message)
+            else:
+                error.task_id = message.properties.correlation_id
+            raise
+
+    def _open(self, body: bytes, properties: Properties, is_batch: bool) -> list[Document]:
+        if len(body) > self._max_body_size:
+            raise DecodeError(f"a body of {len(body)} bytes is longer than {self._max_body_size}")
+        if self._signer is not None:
+            self._signer.verify(body, properties)
+        headers = properties.headers or {}
+        content_type, content_encoding = properties.content_type, properties.content_encoding
+        if is_batch:
+            if content_type != wire_format.BATCH_CONTENT_TYPE:
+                raise DecodeError(f"a batch of an unknown version: {str(content_type)[:100]!r}")
+            content_type, content_encoding = wire_format.document_type(headers)
+        if content_type not in self._readers:
+            self._reader(content_type)
+        if compression := headers.get(COMPRESSION_HEADER):
+            body = compression_of(compression).decompress(body, self._max_decompressed_size)
+        if is_batch:
+            return [
+                Document(task_id, content_type, content_encoding, each) for task_id, each in wire_format.unframe(body)
+            ]
+        return [Document(properties.correlation_id, content_type, content_encoding, body)]
+
+    def _reader(self, content_type: str | None) -> Serializer:
+        """Return what reads a content type that is not written exactly as its serializer has it: that is rare."""
+        reader = self._readers.get(_media_type(content_type))
+        if reader is None:
+            raise ContentDisallowed("" if content_type is None else str(content_type)[:100])
+        return reader
+
+    def _claimed(self, message: ReceivedMessage) -> tuple[str, ...]:
+        """Return the tasks that a refused batch claims to be about; none where that would need decompressing."""
+        properties = message.properties
+        is_readable = properties.content_type == wire_format.BATCH_CONTENT_TYPE
+        is_compressed = bool(properties.headers and properties.headers.get(COMPRESSION_HEADER))
+        if not is_readable or is_compressed or len(message.body) > self._max_body_size:
+            return ()
+        try:
+            return tuple(task_id for task_id, _ in wire_format.unframe(message.body))
+        except DecodeError:
+            return ()
 
     def decode(self, document: Document) -> ResultMeta:
-        """Return what a document says; raises ``DecodeError``."""
-        return self._codec.decode(document)
+        """Return the report in a document.
+
+        Raises:
+            DecodeError: it cannot be read; ``task_id`` says whose result it was.
+        """
+        try:
+            task_id, content_type, content_encoding, body = document
+            reader = self._readers.get(content_type) or self._reader(content_type)
+            return read_report(reader.read(body, content_encoding, self._limits), task_id, self._exceptions)
+        except DecodeError as error:
+            error.task_id = document.task_id
+            raise
+
+    def read(self, message: ReceivedMessage) -> ResultMeta:
+        """Return the report of a message that holds exactly one.
+
+        Raises:
+            DecodeError: it cannot be read, or is a batch of another number of reports; names tasks as ``open`` does.
+        """
+        documents = self.open(message)
+        if len(documents) != 1:
+            error = DecodeError(f"a batch of {len(documents)} reports, where one message is one report")
+            error.task_ids = tuple(document.task_id for document in documents if document.task_id)
+            raise error
+        return self.decode(documents[0])
 
     def read_all(self, message: ReceivedMessage) -> Iterator[tuple[ResultMeta | DecodeError, Document]]:
         """Yield each report of a message with its document, or the error of one that cannot be read.
 
         Raises:
-            DecodeError: nothing of the message can be read.
+            DecodeError: nothing of the message can be read; names tasks as ``open`` does.
         """
         for document in self.open(message):
             try:
-                yield self._codec.decode(document), document
+                yield self.decode(document), document
             except DecodeError as error:
                 yield error, document
+
+
+def _media_type(content_type: str | None) -> str | None:
+    if content_type is None or (";" not in content_type and content_type.islower()):
+        return content_type
+    return content_type.partition(";")[0].strip().lower()
+
+
+# A report as Celery's dict: Celery's keys in Celery's order. Only ``status`` must be there to read one. An optional key
+# whose value is not of its type is kept in ``extra`` as it came: the result is worth more than the remark about it.
+
+#: Fields that are written only when they are set, in order.
+_OPTIONAL: Final = ("group_id", "parent_id", "name", "args", "kwargs", "worker", "retries", "queue")
+_NOTHING: Final = (None,) * len(_OPTIONAL)
+_optional_of: Final = attrgetter(*_OPTIONAL)
+_parse_date: Final = datetime.fromisoformat
+
+_TYPES: Final[dict[str, type]] = {
+    **dict.fromkeys(_OPTIONAL, str),
+    "args": object,
+    "kwargs": object,
+    "retries": int,
+    "traceback": str,
+    "children": list,
+}
+
+
+def write_report(meta: ResultMeta) -> dict[str, Any]:
+    """Return ``meta`` as the dict that Celery's ``rpc`` backend would publish."""
+    status, result, date_done = meta.status, meta.result, meta.date_done
+    if status in EXCEPTION_STATES and isinstance(result, BaseException):
+        result = write_exception(result)
+    report: dict[str, Any] = {
+        "status": status,
+        "result": result,
+        "traceback": meta.traceback,
+        "children": meta.children,
+        "date_done": date_done.isoformat() if date_done is not None and status in READY_STATES else None,
+    }
+    optional = _optional_of(meta)
+    if optional != _NOTHING:
+        report.update((key, value) for key, value in zip(_OPTIONAL, optional, strict=True) if value is not None)
+    if meta.extra:
+        for key, value in meta.extra.items():
+            report.setdefault(key, value)
+    report["task_id"] = meta.task_id
+    return report
+
+
+def read_report(report: Any, task_id: str | None, known: ExceptionClasses) -> ResultMeta:
+    """Return what a decoded document says; ``task_id`` is used where it does not name its task itself.
+
+    Raises:
+        DecodeError: it is no report: not a dict, or without a task id or a status.
+    """
+    if not isinstance(report, dict):
+        raise DecodeError(f"the document is not a dict but of type {type(report).__name__}")
+    take = report.pop
+    named = take("task_id", None)
+    if isinstance(named, str) and named:
+        task_id = named
+    if not task_id:
+        raise DecodeError("the document names no task, and neither does its message")
+    status = take("status", None)
+    if not isinstance(status, str) or not status:
+        raise DecodeError("the document has no status")
+    meta = ResultMeta(task_id, status, take("result", None))
+    extra: dict[str, Any] | None = None
+    date_done = take("date_done", None)
+    if date_done is not None:
+        try:
+            meta.date_done = date_done if isinstance(date_done, datetime) else _parse_date(date_done)
+        except (TypeError, ValueError):
+            extra = {"date_done": date_done}
+    for key, value in report.items():
+        kind = _TYPES.get(key)
+        if kind is not None and (value is None or isinstance(value, kind)):
+            if value is not None:
+                setattr(meta, key, value)
+            continue
+        if not isinstance(key, str):
+            raise DecodeError(f"a key of the document is not text but of type {type(key).__name__}")
+        extra = {} if extra is None else extra
+        extra[key] = value
+    if extra is not None:
+        meta.extra = extra
+    if status in EXCEPTION_STATES:
+        meta.result = read_exception(status, meta.result, meta.traceback, known)
+    return meta

@@ -1,6 +1,6 @@
 """YAML through PyYAML's safe loader and dumper (``aioresults[yaml]``): for workers that already write it.
 
-It is slow (about a megabyte a second), so accept it only from those who need it.
+It is slow (about a megabyte a second), so accept it only where workers write it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _loads(text: str) -> Any:
 
 
 def _check(yaml: Any, events: Iterator[Any]) -> None:
-    """Refuse a document that would cost far more than its length, by its events, before anything is built of it."""
+    """Refuse a document that would cost far more than its length, before anything is built of its events."""
     nodes = [0]  # of each open collection and, first, of the document, with aliases counted as what they stand for
     opened: list[str | None] = []  # the anchors of the open collections
     anchored: dict[str | None, int] = {}
@@ -78,10 +78,10 @@ def _is_sexagesimal(scalar: str) -> bool:
     return ":" in scalar and not scalar.strip("0123456789:_+-.")
 
 
-def _bound(text: str) -> int:
+def _upper_bound(text: str) -> int:
     return sys.maxsize  # an alias makes a cycle in a dozen characters
 
 
 def yaml_serializer() -> Serializer:
     """Return the serializer ``yaml``."""
-    return Serializer("yaml", _dumps, _loads, "application/x-yaml", "utf-8", _bound)
+    return Serializer("yaml", _dumps, _loads, "application/x-yaml", "utf-8", _upper_bound)

@@ -1,18 +1,16 @@
-"""One serializer: a pair of functions, what messages call it, and the limits it is held to."""
+"""One serializer: two functions, what messages call their format, and the limits that hold for what is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aioresults.errors import DecodeError, EncodeError
-from aioresults.serialization.charset import decode_text
-from aioresults.serialization.depth import is_deeper
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DecodeLimits:
     """How much of a value may come out of a document."""
 
     #: How deep its containers may be nested.
@@ -21,70 +19,108 @@ class Limits:
     containers: int = 1_000_000
 
 
-def _never(data: Any, limit: int) -> bool:
-    return False
-
-
+@dataclass(frozen=True, slots=True)
 class Serializer:
-    """Writes values to bytes and reads them back, with nothing but ``EncodeError`` and ``DecodeError``.
+    """Writes values to bytes and reads them back. Raises nothing but ``EncodeError`` and ``DecodeError``.
 
-    ``dumps`` and ``loads`` deal in ``bytes`` when ``content_encoding`` is ``binary``, else in ``str``. Of a document
-    that ``loads`` would be given, ``bound`` quickly gives a number of containers that it cannot exceed, and ``exceeds``
-    tells whether it really holds more than that many; without that only the depth is limited.
+    ``Serializers.register`` makes one and explains its fields.
     """
 
-    __slots__ = ("_binary", "_bound", "_dumps", "_exceeds", "_loads", "content_encoding", "content_type", "name")
-
-    def __init__(
-        self,
-        name: str,
-        dumps: Callable[[Any], bytes | str],
-        loads: Callable[[Any], Any],
-        content_type: str,
-        content_encoding: str = "utf-8",
-        bound: Callable[[Any], int] = len,
-        exceeds: Callable[[Any, int], bool] = _never,
-    ) -> None:
-        self.name = name
-        self.content_type = content_type
-        self.content_encoding = content_encoding
-        self._dumps = dumps
-        self._loads = loads
-        self._bound = bound
-        self._exceeds = exceeds
-        self._binary = content_encoding == "binary"
+    name: str
+    dumps: Callable[[Any], bytes | str]
+    loads: Callable[[Any], Any]
+    content_type: str
+    content_encoding: str = "utf-8"
+    upper_bound: Callable[[Any], int] = len
+    exceeds: Callable[[Any, int], bool] | None = None
 
     def write(self, value: Any) -> bytes:
-        """Return ``value`` as bytes; EncodeError names the type that stands in the way."""
+        """Return ``value`` as bytes; EncodeError names the type that cannot be written."""
         try:
-            data = self._dumps(value)
+            data = self.dumps(value)
             return data.encode() if isinstance(data, str) else data
         except EncodeError:
             raise
         except Exception as error:  # whatever a serializer and the values' own hooks may raise
             raise EncodeError(f"{self.name} cannot write this value: {type(error).__name__}: {error}") from error
 
-    def read(self, body: bytes, content_encoding: str | None, limits: Limits) -> Any:
-        """Return the value in ``body``; DecodeError for anything that is not one, or beyond a limit."""
+    def read(self, body: bytes, content_encoding: str | None, limits: DecodeLimits) -> Any:
+        """Return the value in ``body``; DecodeError when there is none, or it is beyond a limit."""
         try:
-            data = body if self._binary else decode_text(body, content_encoding)
-            bound = self._bound(data)
+            data = body if self.content_encoding == "binary" else decode_text(body, content_encoding)
+            bound = self.upper_bound(data)
             if bound > limits.depth:
                 return self._read_large(data, bound, limits)
-            return self._loads(data)
+            return self.loads(data)
         except DecodeError:
             raise
         except Exception as error:  # input is hostile: parsers answer it with errors of any kind
             # The error's own text may quote the result, and our messages are logged.
             raise DecodeError(f"the body is not readable as {self.name} ({type(error).__name__})") from error
 
-    def _read_large(self, data: Any, bound: int, limits: Limits) -> Any:
-        if bound > limits.containers and self._exceeds(data, limits.containers):
+    def _read_large(self, data: Any, bound: int, limits: DecodeLimits) -> Any:
+        if bound > limits.containers and self.exceeds is not None and self.exceeds(data, limits.containers):
             raise DecodeError(f"the body holds more than {limits.containers} containers")
-        value = self._loads(data)
+        value = self.loads(data)
         if is_deeper(value, limits.depth):
             raise DecodeError(f"the body is nested deeper than {limits.depth} levels")
         return value
+
+
+# Text. The names of charsets are a closed list. Python's own registry of codecs is never asked: it imports modules by
+# name, and holds codecs whose cost is quadratic.
+
+#: ``binary``, or nothing at all, says nothing about a text; Celery reads these as UTF-8, too.
+_UTF8: Final = frozenset({None, "", "utf-8", "utf8", "binary"})
+
+_CHARSETS: Final = {
+    "ascii": "ascii", "us-ascii": "ascii",
+    "latin-1": "latin-1", "latin1": "latin-1", "iso-8859-1": "latin-1",
+    "utf-16": "utf-16", "utf-16le": "utf-16-le", "utf-16-le": "utf-16-le", "utf-16be": "utf-16-be",
+    "utf-16-be": "utf-16-be", "utf-32": "utf-32",
+}  # fmt: skip
+
+
+def decode_text(body: bytes, charset: str | None) -> str:
+    """Return ``body`` as text, by the charset that a message names.
+
+    Raises:
+        DecodeError: the charset is unknown, or the bytes are not of it.
+    """
+    codec = "utf-8"
+    if charset not in _UTF8:
+        name = str(charset).lower()
+        codec = "utf-8" if name in _UTF8 else _CHARSETS.get(name, "")
+        if not codec:
+            raise DecodeError(f"unknown charset {name[:100]!r} in content_encoding")
+    try:
+        return body.decode(codec)
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"the body is not {codec} text (byte {error.start})") from error
+
+
+# Values
+
+_CONTAINERS: Final = (dict, list, tuple, set, frozenset)
+
+
+def is_deeper(value: Any, limit: int) -> bool:
+    """Tell whether containers are nested more than ``limit`` levels deep in ``value``; a lone container is one level.
+
+    Goes level by level, without recursion, and looks only once per level at a container that is shared. So neither
+    aliases that would multiply nor a cycle (which is deeper than any limit) make it slow.
+    """
+    level: dict[int, Any] = {id(value): value} if isinstance(value, _CONTAINERS) else {}
+    for _ in range(limit):
+        inner: dict[int, Any] = {}
+        for container in level.values():
+            for item in container.values() if isinstance(container, dict) else container:
+                if isinstance(item, _CONTAINERS):
+                    inner[id(item)] = item
+        if not inner:
+            return False
+        level = inner
+    return bool(level)
 
 
 def type_name(value: object) -> str:

@@ -1,6 +1,6 @@
 """What encoding and decoding one report costs, in microseconds: ``python -m tests.benchmarks.codec``.
 
-The best of several rounds for each operation. "round trip" is encode, seal, open and decode of one report of about
+The best of several rounds for each operation. "round trip" is write, single, open and decode of one report of about
 200 bytes, a message that is neither compressed nor signed: the way of nearly every result.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from aioresults.results import ResultMeta
-from aioresults.serialization import Codec
+from aioresults.serialization import ReportCodec
 
 TASK_ID = "51444711-9890-4eb5-b164-29ede8a7e000"
 META = ResultMeta(
@@ -30,8 +30,8 @@ FAILURE = ResultMeta(
     children=[],
     date_done=META.date_done,
 )
-LIMITS = {"msgpack": 6.0, "json": 12.0}
-"""The most that a round trip may cost, by serializer."""
+LIMITS = {"msgpack": 7.5, "json": 12.0}
+"""The most that a round trip may cost, by serializer; it includes making the message with its properties."""
 
 
 def best(operation: Callable[[], object], rounds: int) -> float:
@@ -43,25 +43,25 @@ def best(operation: Callable[[], object], rounds: int) -> float:
     return min(timeit.repeat(operation, number=number, repeat=rounds)) / number * 1e6
 
 
-def operations(codec: Codec, meta: ResultMeta) -> Iterator[tuple[str, Callable[[], object]]]:
+def operations(codec: ReportCodec, meta: ResultMeta) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield what is measured of ``codec``, by name."""
-    encoded = codec.encode(meta)
-    envelope = codec.seal(TASK_ID, encoded)
-    [document] = codec.open(envelope, TASK_ID)
-    batch = [(TASK_ID, encoded)] * 300
-    sealed = codec.seal_batch(batch)
+    written = codec.write(meta, TASK_ID)
+    message = codec.single(TASK_ID, written)
+    [document] = codec.open(message)
+    many = [(TASK_ID, written)] * 300
+    batch = codec.batch(many)
 
     def round_trip() -> None:
-        for arrived in codec.open(codec.seal(TASK_ID, codec.encode(meta)), TASK_ID):
+        for arrived in codec.open(codec.single(TASK_ID, codec.write(meta, TASK_ID))):
             codec.decode(arrived)
 
-    yield f"encode ({len(encoded)} bytes)", lambda: codec.encode(meta)
-    yield "seal", lambda: codec.seal(TASK_ID, encoded)
-    yield "open", lambda: codec.open(envelope, TASK_ID)
+    yield f"write ({len(written)} bytes)", lambda: codec.write(meta, TASK_ID)
+    yield "single", lambda: codec.single(TASK_ID, written)
+    yield "open", lambda: codec.open(message)
     yield "decode", lambda: codec.decode(document)
     yield "round trip", round_trip
-    yield "seal_batch of 300", lambda: codec.seal_batch(batch)
-    yield "open batch of 300", lambda: codec.open(sealed, None)
+    yield "batch of 300", lambda: codec.batch(many)
+    yield "open batch of 300", lambda: codec.open(batch)
 
 
 def main() -> int:
@@ -71,11 +71,11 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     slow = False
     for serializer, limit in LIMITS.items():
-        plain = Codec(serializer=serializer)
+        plain = ReportCodec(serializer=serializer)
         cases = {
             "": (plain, META),
             " failure": (plain, FAILURE),
-            " signed": (Codec(serializer=serializer, signing_key=b"k" * 32), META),
+            " signed": (ReportCodec(serializer=serializer, signing_key=b"k" * 32), META),
         }
         for case, (codec, meta) in cases.items():
             for name, operation in operations(codec, meta):

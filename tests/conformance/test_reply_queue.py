@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,8 +25,8 @@ from aioresults import (
     ResultTimeout,
     ResultTooLarge,
 )
-from aioresults.serialization import Codec, Envelope
-from aioresults.transport.base import Properties
+from aioresults.serialization import ReportCodec
+from aioresults.transport.base import OutgoingMessage, Properties
 from aioresults.transport.memory import MemoryBroker
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only
 from tests.eventually import eventually
@@ -402,7 +403,7 @@ class TestPoison:
     async def test_a_corrupt_document_costs_one_result(self, lab: Lab, raw: Raw) -> None:
         caller = await lab.open()
         assert caller.reply_to is not None
-        batch = Codec().seal_batch(
+        batch = ReportCodec().batch(
             [("good", b'{"task_id": "good", "status": "SUCCESS", "result": 1}'), ("bad", b"{"), ("worse", b"[]")]
         )
         waiter = asyncio.create_task(caller.wait_for("bad"))
@@ -414,34 +415,29 @@ class TestPoison:
         assert caller.stats()["undecodable"] == 2
 
     @pytest.mark.parametrize(
-        "envelope",
+        "message",
         [
-            Envelope(b"\x80\x04N.", "application/x-python-serialize", "binary", {}),
-            Envelope(b"\0\0\0\5ab", "application/x-aioresults-batch; v=1", "binary", {}),
-            Envelope(b"", "application/x-aioresults-batch; v=2", "binary", {}),
-            Envelope(b"{}", None, None, {}),
+            OutgoingMessage(b"\x80\x04N.", Properties("application/x-python-serialize", "binary")),
+            OutgoingMessage(b"\0\0\0\5ab", Properties("application/x-aioresults-batch; v=1", "binary")),
+            OutgoingMessage(b"", Properties("application/x-aioresults-batch; v=2", "binary")),
+            OutgoingMessage(b"{}", Properties()),
         ],
     )
     async def test_a_message_that_cannot_be_read_stops_nothing(
-        self, lab: Lab, worker: AMQPBackend, raw: Raw, envelope: Envelope
+        self, lab: Lab, worker: AMQPBackend, raw: Raw, message: OutgoingMessage
     ) -> None:
         caller, task_id = await lab.open(), new_id()
         assert caller.reply_to is not None
-        await publish(raw, caller.reply_to, envelope)
+        await publish(raw, caller.reply_to, message)
         await worker.store_result(task_id, 1, request=to(caller))
         assert await caller.wait_for(task_id, timeout=30) == 1
         assert caller.stats()["undecodable"] == 1
         await eventually(lambda: raw.is_ready(caller.reply_to or "", 0))
 
 
-async def publish(raw: Raw, queue: str, envelope: Envelope) -> None:
-    properties = Properties(
-        content_type=envelope.content_type,
-        content_encoding=envelope.content_encoding,
-        headers=dict(envelope.headers),
-    )
+async def publish(raw: Raw, queue: str, message: OutgoingMessage) -> None:
     channel = await raw.channel()
-    await channel.basic_publish(envelope.body, properties, "", queue, mandatory=True)
+    await channel.basic_publish(message.body, replace(message.properties), "", queue, mandatory=True)
     await channel.close()
 
 

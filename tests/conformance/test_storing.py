@@ -7,6 +7,7 @@ import json
 from time import monotonic
 from typing import Any
 
+import msgpack
 import pytest
 
 from aioresults import (
@@ -21,17 +22,25 @@ from aioresults import (
     ResultTimeout,
     ResultTooLarge,
     RetryPolicy,
+    Serializers,
     StoreError,
     TaskRevoked,
 )
 from aioresults.errors import RemoteTraceback
 from aioresults.transport.memory import MemoryBroker
 from tests.conformance.conftest import Store
-from tests.conformance.lab import Lab, Raw, new_id, only, where
+from tests.conformance.lab import Lab, Raw, arrived, new_id, only, where
 from tests.conformance.test_watching import collect
 from tests.eventually import eventually
 
 AT_ONCE = RetryPolicy(max_retries=3, interval_start=0, interval_step=0, interval_max=0)
+
+
+def with_one_of_our_own() -> Serializers:
+    """Return serializers of which one is ours."""
+    serializers = Serializers()
+    serializers.register("mine", lambda value: json.dumps(value)[::-1], lambda text: json.loads(text[::-1]), "x/mine")
+    return serializers
 
 
 class TestReports:
@@ -104,6 +113,26 @@ class TestReports:
         value = {"text": "x" * 5000, "list": [1, None, 2.5]}
         await backend.store_result(task_id, value, request=Request(reply_to=caller.reply_to))
         assert await caller.wait_for(task_id, timeout=30) == value
+
+    @pytest.mark.parametrize("serializer", ["yaml", "mine"])
+    @pytest.mark.parametrize("accept", [{}, {"accept": ()}], ids=str)
+    async def test_what_a_backend_writes_it_reads(self, lab: Lab, serializer: str, accept: dict[str, Any]) -> None:
+        options = {"serializer": serializer, "serializers": with_one_of_our_own(), **accept}
+        backend, worker = await lab.open(**options), await lab.open(store_only=True, **options)
+        for writer in (backend, worker):
+            task_id = new_id()
+            await writer.store_result(task_id, {"a": 1}, request=Request(reply_to=backend.reply_to))
+            await lab.settled()
+            await arrived(backend, task_id)
+            assert (await backend.get_task_meta(task_id)).result == {"a": 1}
+            assert await backend.wait_for(task_id, timeout=30) == {"a": 1}
+
+    @pytest.mark.parametrize("store_only", [False, True])
+    async def test_what_cannot_be_read_again_is_not_written(self, lab: Lab, store_only: bool) -> None:
+        serializers = Serializers()
+        serializers.register("packed", msgpack.packb, msgpack.unpackb, "application/x-packed")  # "binary" is forgotten
+        with pytest.raises(ConfigurationError, match="serializer 'packed' does not read what it writes"):
+            lab.make(serializer="packed", serializers=serializers, store_only=store_only)
 
     async def test_signed(self, lab: Lab) -> None:
         writer, reader = await lab.open(signing_key=b"k" * 32), await lab.open(signing_key=[b"n" * 32, b"k" * 32])

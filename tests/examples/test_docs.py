@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib
-import json
 import re
 from collections.abc import Awaitable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,16 +82,23 @@ async def test_the_nouns(capsys: pytest.CaptureFixture[str]) -> None:
     MemoryBroker.forget("docs-messaging")
 
 
+async def test_a_serializer_of_ones_own() -> None:
+    program, _ = programs("docs/serialization.md")
+    given = run(program, url="memory://docs-serializer")
+    async with given["backend"] as backend:
+        await backend.store_result("sets", {"seen": {1, 2}, "left": [frozenset("a")]})
+        assert await backend.wait_for("sets", timeout=5) == {"seen": {1, 2}, "left": [{"a"}]}
+    MemoryBroker.forget("docs-serializer")
+
+
 class PaymentRefused(Exception):
     """The exception of docs/serialization.md."""
 
 
-async def test_a_serializer_of_ones_own() -> None:
-    [program] = programs("docs/serialization.md")
-    orjson = SimpleNamespace(dumps=lambda value: json.dumps(value).encode(), loads=json.loads)
-    serializers = run(program, orjson=orjson, PaymentRefused=PaymentRefused)["serializers"]
-    options: dict[str, Any] = {"serializers": serializers, "serializer": "orjson", "accept": ["orjson"]}
-    async with AMQPBackend("memory://docs-serialization", **options) as backend:
+async def test_exceptions_of_ones_own() -> None:
+    _, program = programs("docs/serialization.md")
+    serializers = run(program, PaymentRefused=PaymentRefused)["serializers"]
+    async with AMQPBackend("memory://docs-exceptions", serializers=serializers) as backend:
         await backend.mark_as_failure("known", PaymentRefused("no money"))
         with pytest.raises(PaymentRefused, match="no money"):
             await backend.wait_for("known", timeout=5)
@@ -102,7 +107,7 @@ async def test_a_serializer_of_ones_own() -> None:
         for task_id, kind in (("renamed", PaymentRefused), ("unknown", RemoteError)):
             with pytest.raises(kind, match="late"):
                 await backend.wait_for(task_id, timeout=5)
-    MemoryBroker.forget("docs-serialization")
+    MemoryBroker.forget("docs-exceptions")
 
 
 def test_the_layout_names_every_part_of_the_package() -> None:

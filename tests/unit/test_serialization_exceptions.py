@@ -12,7 +12,7 @@ import pytest
 
 from aioresults.errors import ConfigurationError, RemoteError, RemoteTraceback, TaskRevoked
 from aioresults.results import ResultMeta
-from aioresults.serialization import Codec, Serializers
+from aioresults.serialization import ReportCodec, Serializers
 from aioresults.serialization.exceptions import read_exception, write_exception
 
 
@@ -33,10 +33,9 @@ class Strange(Exception):
 
 def failure(value: Any, status: str = "FAILURE", serializers: Serializers | None = None) -> Any:
     """What a report of Celery with that result is read as."""
-    codec = Codec(serializers=serializers)
+    codec = ReportCodec(serializers=serializers)
     body = json.dumps({"status": status, "result": value, "task_id": "t-1"}).encode()
-    [document] = codec.open(codec.seal("t-1", body), "t-1")
-    return codec.decode(document).result
+    return codec.read(codec.single("t-1", body)).result
 
 
 def record(exc_type: Any, exc_message: Any, exc_module: Any = "builtins") -> dict[str, Any]:
@@ -71,9 +70,8 @@ def test_written(error: BaseException, written: dict[str, Any]) -> None:
     ids=repr,
 )
 def test_builtins_are_rebuilt(error: Exception) -> None:
-    codec = Codec()
-    [document] = codec.open(codec.seal(None, codec.encode(ResultMeta("t", "FAILURE", error))), None)
-    rebuilt = codec.decode(document).result
+    codec = ReportCodec()
+    rebuilt = codec.read(codec.single("t", codec.write(ResultMeta("t", "FAILURE", error), "t"))).result
     assert type(rebuilt) is type(error)
     assert rebuilt.args == error.args
 

@@ -17,7 +17,7 @@ from kombu.utils.json import dumps, loads
 
 from aioresults.errors import DecodeError, EncodeError
 from aioresults.serialization.marked_json import json_serializer
-from aioresults.serialization.serializer import Limits
+from aioresults.serialization.serializer import DecodeLimits
 
 JSON = json_serializer()
 kombu_dumps: Any = dumps
@@ -55,8 +55,8 @@ class Reducible:
         return {"j": 1}
 
 
-def read(text: str | bytes, encoding: str | None = "utf-8", limits: Limits | None = None) -> Any:
-    return JSON.read(text.encode() if isinstance(text, str) else text, encoding, limits or Limits())
+def read(text: str | bytes, encoding: str | None = "utf-8", limits: DecodeLimits | None = None) -> Any:
+    return JSON.read(text.encode() if isinstance(text, str) else text, encoding, limits or DecodeLimits())
 
 
 @pytest.mark.parametrize("value", MARKED + PLAIN, ids=repr)
@@ -166,11 +166,11 @@ def test_depth_is_limited_exactly() -> None:
 def test_brackets_in_text_count_for_nothing() -> None:
     text = '[[{}" \\" ' * 1000
     value = {"a": [text, "[" * 5000], "[": 1}
-    assert read(json.dumps(value), limits=Limits(depth=2, containers=2)) == value
+    assert read(json.dumps(value), limits=DecodeLimits(depth=2, containers=2)) == value
 
 
 def test_containers_are_limited_exactly() -> None:
-    limits = Limits(depth=2, containers=1001)
+    limits = DecodeLimits(depth=2, containers=1001)
     assert len(read("[" + "[]," * 999 + "{}]", limits=limits)) == 1000
     with pytest.raises(DecodeError, match="more than 1001 containers"):
         read("[" + "[]," * 1000 + "{}]", limits=limits)

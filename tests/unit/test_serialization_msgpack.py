@@ -14,15 +14,15 @@ from kombu.serialization import loads
 
 from aioresults.errors import DecodeError, EncodeError
 from aioresults.serialization.messagepack import msgpack_serializer
-from aioresults.serialization.serializer import Limits
+from aioresults.serialization.serializer import DecodeLimits
 
 MSGPACK = msgpack_serializer()
 kombu_loads: Any = loads
 PLAIN: list[Any] = [None, True, -7, 2**63, 2.5, "žlu\u2028\x00", b"\xff", [], {}, {"a": [1, {"b": None}]}, math.inf]
 
 
-def read(body: bytes, limits: Limits | None = None) -> Any:
-    return MSGPACK.read(body, "binary", limits or Limits())
+def read(body: bytes, limits: DecodeLimits | None = None) -> Any:
+    return MSGPACK.read(body, "binary", limits or DecodeLimits())
 
 
 @pytest.mark.parametrize("value", PLAIN, ids=repr)
@@ -96,11 +96,11 @@ def test_depth_is_limited_exactly() -> None:
 
 def test_text_that_looks_like_containers_counts_for_nothing() -> None:
     value = ["\u0410" * 5000, b"\x91" * 5000]  # a Cyrillic letter: d0 90
-    assert read(MSGPACK.write(value), Limits(depth=1, containers=1)) == value
+    assert read(MSGPACK.write(value), DecodeLimits(depth=1, containers=1)) == value
 
 
 def test_containers_are_limited_exactly() -> None:
-    limits = Limits(depth=2, containers=1001)
+    limits = DecodeLimits(depth=2, containers=1001)
     assert len(read(msgpack.packb([[]] * 1000), limits)) == 1000
     with pytest.raises(DecodeError, match="more than 1001 containers"):
         read(msgpack.packb([[]] * 1000 + [{}]), limits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
 
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 
 from aioresults.errors import DecodeError
 from aioresults.results import ResultMeta
-from aioresults.serialization import Codec, Envelope
+from aioresults.serialization import ReportCodec
+from aioresults.transport.base import OutgoingMessage, Properties
 
 EXAMPLES = int(os.environ.get("AIORESULTS_FUZZ_EXAMPLES", "300"))
 SLOW = 1.0  # seconds that no input may take
@@ -26,7 +28,7 @@ SLOW = 1.0  # seconds that no input may take
 SERIALIZERS = ("json", "msgpack", "yaml")
 COMPRESSIONS = (None, "zlib", "bz2", "lzma", "zstd")
 CODECS = {
-    (serializer, compression, signed): Codec(
+    (serializer, compression, signed): ReportCodec(
         serializer=serializer,
         compression=compression,
         accept=[serializer],
@@ -96,10 +98,9 @@ def test_round_trip(serializer: str, data: st.DataObject) -> None:
     for (name, _, _), codec in CODECS.items():
         if name != serializer:
             continue
-        document = codec.encode(meta)
-        [alone] = codec.open(codec.seal("c-1", document), "c-1")
-        assert codec.decode(alone) == meta
-        in_batch = codec.open(codec.seal_batch([(meta.task_id, document)] * 40), None)
+        document = codec.write(meta, "c-1")
+        assert codec.read(codec.single("c-1", document)) == meta
+        in_batch = codec.open(codec.batch([(meta.task_id, document)] * 40))
         assert {document.body for document in in_batch} == {document}
         assert {document.task_id for document in in_batch} == {meta.task_id}
 
@@ -110,25 +111,24 @@ def test_round_trip(serializer: str, data: st.DataObject) -> None:
 def test_date_done_comes_back(serializer: str, data: st.DataObject) -> None:
     codec = CODECS[serializer, None, False]
     meta = ResultMeta("t-1", "SUCCESS", date_done=data.draw(instants))
-    [document] = codec.open(codec.seal("t-1", codec.encode(meta)), "t-1")
-    assert codec.decode(document).date_done == meta.date_done
+    assert codec.read(codec.single("t-1", codec.write(meta, "t-1"))).date_done == meta.date_done
 
 
 @settings(max_examples=200)
 @given(st.lists(st.tuples(ids, st.binary(max_size=100)), max_size=20))
 def test_batch_comes_back(documents: list[tuple[str, bytes]]) -> None:
     codec = CODECS["json", None, False]
-    opened = codec.open(codec.seal_batch(documents), None)
+    opened = codec.open(codec.batch(documents))
     assert [(document.task_id, document.body) for document in opened] == documents
 
 
 # Fuzzing
 
-HOSTILE = Codec(
+HOSTILE = ReportCodec(
     accept=["json", "msgpack"], max_body_size=2**20, max_decompressed_size=2**20, max_depth=20, max_containers=1000
 )
 SEEDS: list[tuple[bytes, str]] = [
-    (CODECS[serializer, None, False].encode(meta), f"application/{prefix}{serializer}")
+    (CODECS[serializer, None, False].write(meta, "t-1"), f"application/{prefix}{serializer}")
     for serializer, prefix in (("json", ""), ("msgpack", "x-"))
     for meta in (
         ResultMeta("t-1", "SUCCESS", {"a": [1, 2.5, "ž", None]}, children=[], date_done=datetime.now(UTC)),
@@ -143,7 +143,7 @@ MARKS = [
     for value in ('"2024-01-01"', "NaN", '{"hex":"1"}', "null")
 ]
 BATCHES = [
-    CODECS[serializer, compression, False].seal_batch([("t-1", b"{}")] * 50)
+    CODECS[serializer, compression, False].batch([("t-1", b"{}")] * 50)
     for serializer in ("json", "msgpack")
     for compression in COMPRESSIONS
 ]
@@ -172,34 +172,44 @@ headers = st.dictionaries(
     | st.binary(max_size=3),
     max_size=3,
 )
+correlation_ids = st.sampled_from(["t-1", "", None])
 seeds = st.sampled_from(SEEDS + [(body, "application/json") for body in MARKS])
 mutants = st.builds(
-    lambda seed, done, head: Envelope(mutate(seed[0], done), seed[1], "utf-8", head),
+    lambda seed, done, head, correlation_id: OutgoingMessage(
+        mutate(seed[0], done), Properties(seed[1], "utf-8", head, correlation_id=correlation_id)
+    ),
     seeds,
     changes,
     st.just({}) | st.just({}) | headers,
+    correlation_ids,
 )
 mutated_batches = st.builds(
-    lambda batch, done, head: batch._replace(body=mutate(batch.body, done), headers={**batch.headers, **head}),
+    lambda batch, done, head: OutgoingMessage(
+        mutate(batch.body, done), replace(batch.properties, headers={**batch.properties.headers, **head})
+    ),
     st.sampled_from(BATCHES),
     changes,
     st.just({}) | headers,
 )
 anything = st.builds(
-    Envelope,
+    OutgoingMessage,
     st.binary(max_size=300),
-    st.sampled_from(CONTENT_TYPES) | st.text(max_size=30),
-    st.sampled_from(["utf-8", "binary", "utf-16", "rot13", None]),
-    headers,
+    st.builds(
+        Properties,
+        content_type=st.sampled_from(CONTENT_TYPES) | st.text(max_size=30),
+        content_encoding=st.sampled_from(["utf-8", "binary", "utf-16", "rot13", None]),
+        headers=headers | st.none(),
+        correlation_id=correlation_ids,
+    ),
 )
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(envelope=mutants | mutated_batches | anything, correlation_id=st.sampled_from(["t-1", "", None]))
-def test_fuzz(envelope: Envelope, correlation_id: str | None) -> None:
+@given(message=mutants | mutated_batches | anything)
+def test_fuzz(message: OutgoingMessage) -> None:
     started = time.process_time()
     try:
-        documents = HOSTILE.open(envelope, correlation_id)
+        documents = HOSTILE.open(message)
     except DecodeError:
         documents = []
     for document in documents:

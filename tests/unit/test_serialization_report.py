@@ -9,7 +9,7 @@ import pytest
 
 from aioresults.errors import DecodeError
 from aioresults.results import ResultMeta
-from aioresults.serialization.report import read_report, write_report
+from aioresults.serialization.report_codec import read_report, write_report
 
 NOW = datetime(2026, 11, 22, 11, 7, 28, 12587, tzinfo=UTC)
 

@@ -16,25 +16,20 @@ import pytest
 
 from aioresults.errors import DecodeError, RemoteError, TaskRevoked
 from aioresults.results import ResultMeta
-from aioresults.serialization import Codec, Envelope
+from aioresults.serialization import ReportCodec
+from aioresults.transport.base import OutgoingMessage, Properties
 from tests.celery_vectors import Vector, captured, check, check_pickled, vectors, with_pickle
 
 
-def read(codec: Codec, vector: Vector) -> ResultMeta:
-    properties = vector["message"]["properties"]
-    envelope = Envelope(
-        base64.b64decode(vector["message"]["body_b64"]),
-        properties["content_type"],
-        properties["content_encoding"],
-        properties["headers"],
-    )
-    [document] = codec.open(envelope, properties["correlation_id"])
-    return codec.decode(document)
+def read(codec: ReportCodec, vector: Vector) -> ResultMeta:
+    names = ("content_type", "content_encoding", "headers", "correlation_id")
+    properties = Properties(**{name: vector["message"]["properties"][name] for name in names})
+    return codec.read(OutgoingMessage(base64.b64decode(vector["message"]["body_b64"]), properties))
 
 
 @pytest.mark.parametrize("vector", [pytest.param(vector, id=name) for name, vector in captured(pickled=False)])
 def test_captured_message(vector: Vector) -> None:
-    codec = Codec(accept=["json", "msgpack", "yaml"])
+    codec = ReportCodec(accept=["json", "msgpack", "yaml"])
     shown = vector["shown"]
     if "get_task_meta_raises" in shown and "int is not allowed for map key" in str(shown):
         assert read(codec, vector).result == {1: "t", None: "none", 2.5: "f"}  # difference: msgpack keys
@@ -62,9 +57,8 @@ def answers() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("body", "correlation_id"), list(answers()))
 def test_answer_to_a_call(body: dict[str, Any], correlation_id: str | None) -> None:
-    codec = Codec()
-    [document] = codec.open(Envelope(json.dumps(body).encode(), "application/json", "utf-8", {}), correlation_id)
-    meta = codec.decode(document)
+    properties = Properties("application/json", "utf-8", {}, correlation_id=correlation_id)
+    meta = ReportCodec().read(OutgoingMessage(json.dumps(body).encode(), properties))
     assert meta.task_id == (body["task_id"] or correlation_id)
     assert meta.status == body["status"]
     assert (meta.group_id, meta.parent_id) == (body.get("group_id"), body.get("parent_id"))
@@ -88,7 +82,7 @@ def test_pickles_read_as_shown_where_pickle_was_registered() -> None:
 
 
 def read_pickles() -> int:
-    codec = Codec(serializers=with_pickle(), accept=["pickle"])
+    codec = ReportCodec(serializers=with_pickle(), accept=["pickle"])
     read_ = 0
     for _, vector in captured(pickled=True):
         check_pickled(read(codec, vector), vector)

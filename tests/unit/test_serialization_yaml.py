@@ -9,14 +9,14 @@ import pytest
 
 from aioresults.errors import DecodeError, EncodeError
 from aioresults.serialization.safe_yaml import yaml_serializer
-from aioresults.serialization.serializer import Limits
+from aioresults.serialization.serializer import DecodeLimits
 
 YAML = yaml_serializer()
 SHARED = {"n": [1]}
 
 
 def read(text: str) -> Any:
-    return YAML.read(text.encode(), "utf-8", Limits())
+    return YAML.read(text.encode(), "utf-8", DecodeLimits())
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ def read(text: str) -> Any:
     ids=repr,
 )
 def test_round_trip(value: object) -> None:
-    assert YAML.read(YAML.write({"value": value}), "utf-8", Limits()) == {"value": value}
+    assert YAML.read(YAML.write({"value": value}), "utf-8", DecodeLimits()) == {"value": value}
 
 
 def test_an_aware_datetime_stays_the_same_instant() -> None:
     instant = datetime(2024, 7, 1, 8, 0, 0, 7, tzinfo=UTC)
-    assert YAML.read(YAML.write(instant), "utf-8", Limits()) == instant
+    assert YAML.read(YAML.write(instant), "utf-8", DecodeLimits()) == instant
 
 
 @pytest.mark.parametrize(("value", "named"), [(timedelta(1), "timedelta"), (object(), "object")])

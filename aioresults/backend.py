@@ -148,8 +148,8 @@ class AMQPBackend:
         codec = ReportCodec(
             serializers=serializers, serializer=serializer, compression=compression, accept=accept,
             signing_key=signing_key, persistent=self.persistent, dated=chosen.dated,
-            max_size=max_result_size, max_body_size=max_body_size, max_decompressed_size=max_decompressed_size,
-            max_depth=max_depth,
+            max_size=validation.count("max_result_size", max_result_size, 1),
+            max_body_size=max_body_size, max_decompressed_size=max_decompressed_size, max_depth=max_depth,
         )  # fmt: skip
         self._settings = Settings(
             transport_for(
@@ -240,7 +240,8 @@ class AMQPBackend:
         if self._settings.store_only:
             raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
         runtime = self._opened()
-        runtime.sessions.ask()
+        if runtime.sessions.refusal is not None:
+            runtime.sessions.ask()
         return runtime
 
     # Describing

@@ -19,13 +19,19 @@ from typing import Final, Protocol, TypeVar
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, ChannelClosed
 from aioresults.events import Blocked, Connected, ConnectFailed, ConnectionLost, ConnectRefused, Events, Unblocked
 from aioresults.sessions.channel_pool import ChannelPool
-from aioresults.timing import LoopLag, fail_after
+from aioresults.timing import fail_after
 from aioresults.transport.base import Channel, Connection, Transport
 
 T = TypeVar("T")
 
 #: Seconds between two attempts to connect, at the most.
 RECONNECT_INTERVAL: Final = 1.0
+#: Seconds between two looks at the clock. A lag may be longer than what was seen of it by as much.
+LAG_INTERVAL: Final = 1.0
+#: A lag that ended longer ago than this has nothing to do with a loss now, in seconds.
+RECENT_LAG: Final = 10.0
+#: Shorter lags are the daily business of a busy loop, in seconds.
+NOTABLE_LAG: Final = 1.0
 
 
 class SessionOwner(Protocol):
@@ -74,6 +80,9 @@ class Session:
         for connection in connections:
             connection.on_close(self._on_close)
         self._publishing.on_blocked(self._on_blocked)
+        self._loop = asyncio.get_running_loop()
+        self._worst_lag = self._lag_ended = 0.0
+        self._look_at_the_clock()
 
     def _on_close(self, reason: BaseException) -> None:
         if not self.lost.done():
@@ -84,6 +93,27 @@ class Session:
     def _on_blocked(self, reason: str | None) -> None:
         self.blocked = reason
         self._sessions.session_blocked(self)
+
+    def _look_at_the_clock(self) -> None:
+        self._due = self._loop.time() + LAG_INTERVAL
+        self._clock_timer = self._loop.call_at(self._due, self._note_lag)
+
+    def _note_lag(self) -> None:
+        """Note how late this was called, and have it called again."""
+        now = self._loop.time()
+        lag = now - self._due
+        if lag >= NOTABLE_LAG and (lag >= self._worst_lag or now - self._lag_ended > RECENT_LAG):
+            self._worst_lag, self._lag_ended = lag, now
+        self._clock_timer.cancel()
+        self._look_at_the_clock()
+
+    def recent_lag(self) -> float:
+        """Return the longest time in seconds that the event loop stood still, just now or within ``RECENT_LAG``.
+
+        That is the usual cause of a connection that is lost for want of heartbeats.
+        """
+        self._note_lag()
+        return self._worst_lag if self._loop.time() - self._lag_ended <= RECENT_LAG else 0.0
 
     @property
     def publisher(self) -> Channel | None:
@@ -140,6 +170,7 @@ class Session:
     async def close(self) -> None:
         """Close the connections; they bound how long that takes."""
         self._is_over = True
+        self._clock_timer.cancel()
         await asyncio.gather(*(connection.close() for connection in self._connections))
 
 
@@ -175,7 +206,8 @@ class Sessions:
         self.rpc_timeout: Final = rpc_timeout
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()
-        self._refusal: AioResultsError | None = None
+        #: Why the broker refused us; None where it did not, or where another attempt was asked for.
+        self.refusal: AioResultsError | None = None
         self._end: AioResultsError | None = None
         #: The session that can be used now; None from the moment it is lost, though it may take seconds to close. An
         #: attribute, because every store looks here.
@@ -219,15 +251,14 @@ class Sessions:
                 await self._refused(error)
             else:
                 established = monotonic()
-                with LoopLag() as lag:
-                    try:
-                        self._establish(session, failed + 1)
-                        yield session
-                    finally:
-                        self.current = None
-                        if session.lost.done():
-                            self._lost(session.lost.result(), lag.recent())
-                        await session.close()
+                try:
+                    self._establish(session, failed + 1)
+                    yield session
+                finally:
+                    self.current = None
+                    if session.lost.done():
+                        self._lost(session.lost.result(), session.recent_lag())
+                    await session.close()
                 failed, is_starting = 0, False
                 if monotonic() - established > RECONNECT_INTERVAL:
                     attempt = 0
@@ -296,7 +327,7 @@ class Sessions:
 
     async def _refused(self, error: AioResultsError) -> None:
         self.failures += 1
-        self.last_error = self._refusal = error
+        self.last_error = self.refusal = error
         self._asked.clear()
         self._events.emit(ConnectRefused(self._uri, str(error)))
         self._owner.refused(error)
@@ -309,9 +340,9 @@ class Sessions:
 
     def ask(self) -> None:
         """Have the next attempt made now, if the last one was refused."""
-        if self._refusal is not None:
-            self.last_error = BrokerUnavailable(f"trying again after: {self._refusal}")
-            self._refusal = None
+        if self.refusal is not None:
+            self.last_error = BrokerUnavailable(f"trying again after: {self.refusal}")
+            self.refusal = None
         self._asked.set()
 
     async def wait(self, timeout: float | None) -> Session:
@@ -326,8 +357,8 @@ class Sessions:
             async with asyncio.timeout(timeout):
                 while self.current is None and self._end is None:
                     await self._changed.wait()
-                    if self._refusal is not None:
-                        raise self._refusal.with_traceback(None)
+                    if self.refusal is not None:
+                        raise self.refusal.with_traceback(None)
         if self._end is not None:
             raise self._end.with_traceback(None)
         if self.current is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from aioresults import states
 from aioresults.errors import ResultEvicted
@@ -46,37 +46,6 @@ class Precedence(Protocol):
     def supersedes(self, new: str, old: str) -> bool:
         """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
         ...
-
-
-class LRUCache(Generic[V]):
-    """The ``limit`` values that were kept or used last, by task id."""
-
-    __slots__ = ("_limit", "_values")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._values: OrderedDict[str, V] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, task_id: str) -> V | None:
-        """Return the value of a task, or None; it counts as used."""
-        value = self._values.get(task_id)
-        if value is not None:
-            self._values.move_to_end(task_id)
-        return value
-
-    def keep(self, task_id: str, value: V) -> None:
-        """Keep a value in place of what there was of its task; the least recently used one makes room."""
-        self._values[task_id] = value
-        self._values.move_to_end(task_id)
-        if len(self._values) > self._limit:
-            self._values.popitem(last=False)
-
-    def pop(self, task_id: str) -> V | None:
-        """Return the value of a task, or None, and keep it no longer."""
-        return self._values.pop(task_id, None)
 
 
 class Deduplicator:
@@ -135,8 +104,10 @@ class Memory:
         self._precedence = precedence
         self._decoder = decoder
         self._events = events
-        self._taken: LRUCache[Kept] = LRUCache(max_cached)
-        self._seen: LRUCache[Kept] = LRUCache(max_cached)
+        self._max_cached = max_cached
+        #: Taken and seen reports, the least recently used first.
+        self._taken: OrderedDict[str, Kept] = OrderedDict()
+        self._seen: OrderedDict[str, Kept] = OrderedDict()
         self._max_unclaimed = max_unclaimed
         self._max_bytes = max_bytes
         self._max_age = max_age
@@ -168,7 +139,7 @@ class Memory:
         if self._max_unclaimed is None:
             return False
         kept = _kept(meta, document)
-        taken = self._taken.get(meta.task_id)
+        taken = _use(self._taken, meta.task_id)
         if taken is None:
             return self._put(meta.task_id, kept)
         if self._precedence.supersedes(meta.status, _status(taken)):
@@ -209,7 +180,7 @@ class Memory:
 
     def _evict(self, task_id: str) -> None:
         self.evicted += 1
-        _note(self._evicted, task_id, MAX_EVICTED)
+        _keep(self._evicted, task_id, None, MAX_EVICTED)
         self._events.emit(Evicted(task_id, self.evicted))
 
     # Waits that begin and end
@@ -230,7 +201,7 @@ class Memory:
             self._drop(task_id, held[0])
             return self._read(held[0]), _document(held[0])
         # What is ready is still with the broker, or was taken: a new wait is for that, or for a new result.
-        seen = self._seen.get(task_id)
+        seen = _use(self._seen, task_id)
         if seen is not None and _status(seen) not in states.READY_STATES:
             return self._read(seen), _document(seen)
         if task_id in self._evicted:
@@ -254,33 +225,33 @@ class Memory:
             if last is not None:
                 self.see(last, document)
             if self._max_unclaimed is not None:
-                _note(self._missed, task_id, MAX_MISSED)
+                _keep(self._missed, task_id, None, MAX_MISSED)
 
     def take(self, meta: ResultMeta) -> None:
         """Remember a result that a caller took without waiting for it."""
         self._remember(meta.task_id, meta)
 
     def _remember(self, task_id: str, kept: Kept) -> None:
-        self._taken.keep(task_id, kept)
-        self._seen.pop(task_id)
+        _keep(self._taken, task_id, kept, self._max_cached)
+        self._seen.pop(task_id, None)
 
     def see(self, meta: ResultMeta, document: Document | None = None) -> None:
         """Remember a report that was not taken, unless it says less than the result that was."""
-        taken = self._taken.get(meta.task_id)
+        taken = _use(self._taken, meta.task_id)
         if taken is None or self._precedence.supersedes(meta.status, _status(taken)):
-            self._seen.keep(meta.task_id, _kept(meta, document))
+            _keep(self._seen, meta.task_id, _kept(meta, document), self._max_cached)
 
     # Knowing
 
     def latest(self, task_id: str) -> ResultMeta | None:
         """Return the report that counts among those that are remembered, or None."""
         held = self._unclaimed.get(task_id)
-        kept = held[0] if held is not None else self._seen.get(task_id) or self._taken.get(task_id)
+        kept = held[0] if held is not None else _use(self._seen, task_id) or _use(self._taken, task_id)
         return None if kept is None else self._read(kept)
 
     def ready(self, task_id: str) -> ResultMeta | None:
         """Return the ready report of a task if it was taken in this process, or None."""
-        taken = self._taken.get(task_id)
+        taken = _use(self._taken, task_id)
         return None if taken is None else self._read(taken)
 
     def _read(self, kept: Kept) -> ResultMeta:
@@ -290,8 +261,8 @@ class Memory:
 
     def discard(self, task_id: str) -> None:
         """Drop the taken and the seen report of a task."""
-        self._taken.pop(task_id)
-        self._seen.pop(task_id)
+        self._taken.pop(task_id, None)
+        self._seen.pop(task_id, None)
 
     def forget(self, task_id: str) -> None:
         """Drop all that is remembered of a task."""
@@ -320,7 +291,17 @@ def _size(kept: Kept) -> int:
     return len(kept[4]) if isinstance(kept, tuple) else 0
 
 
-def _note(ids: OrderedDict[str, None], task_id: str, limit: int) -> None:
-    ids[task_id] = None
-    if len(ids) > limit:
-        ids.popitem(last=False)
+def _keep(values: OrderedDict[str, V], task_id: str, value: V, limit: int) -> None:
+    """Keep the value of a task; the one that was kept or used least recently makes room."""
+    values[task_id] = value
+    values.move_to_end(task_id)
+    if len(values) > limit:
+        values.popitem(last=False)
+
+
+def _use(values: OrderedDict[str, V], task_id: str) -> V | None:
+    """Return the value of a task, or None; it counts as used."""
+    value = values.get(task_id)
+    if value is not None:
+        values.move_to_end(task_id)
+    return value

@@ -103,36 +103,6 @@ class Waiter(asyncio.Future[ResultMeta]):
             self.set_exception(ResultTimeout(self._timeout or 0, [self._task_id]))
 
 
-class _Entry:
-    """A task id that somebody waits for; nearly always that is one listener, so a dict is made for the second."""
-
-    __slots__ = ("document", "latest", "listeners", "taken")
-
-    def __init__(self, listener: Waiting) -> None:
-        self.latest: ResultMeta | None = None
-        self.document: Document | None = None
-        self.listeners: Waiting | dict[Waiting, None] = listener
-        self.taken = False
-
-    def add(self, listener: Waiting) -> None:
-        if not isinstance(self.listeners, dict):
-            self.listeners = {self.listeners: None}
-        self.listeners[listener] = None
-
-    def discard(self, listener: Waiting) -> bool | None:
-        """Remove a listener; return whether it was the last one, None when it is not here."""
-        if listener is self.listeners:
-            return True
-        if not isinstance(self.listeners, dict) or listener not in self.listeners:
-            return None
-        del self.listeners[listener]
-        return not self.listeners
-
-    def __iter__(self) -> Iterator[Waiting]:
-        """Iterate over those who wait now, in the order they came."""
-        return iter(tuple(self.listeners) if isinstance(self.listeners, dict) else (self.listeners,))
-
-
 class Waiters:
     """All waits of one backend.
 
@@ -144,30 +114,42 @@ class Waiters:
     def __init__(self, source: Source, precedence: Precedence) -> None:
         self._source = source
         self._precedence = precedence
-        self._entries: dict[str, _Entry] = {}
+        #: Who waits, by task id; nearly always that is one listener, so a dict is made for the second.
+        self._listeners: dict[str, Waiting | dict[Waiting, None]] = {}
+        #: The report that counts among those that the current waits were told of, and what it was read from.
+        self._latest: dict[str, tuple[ResultMeta, Document | None]] = {}
+        #: The ids of which one of the current waits has taken the result.
+        self._taken: set[str] = set()
         self._observers: list[Listener] = []
         #: Reports that told nothing new: repeated, or of a lower rank than what was known.
         self.redundant = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._listeners)
 
     def __contains__(self, task_id: str) -> bool:
-        return task_id in self._entries
+        return task_id in self._listeners
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids that somebody waits for."""
-        return iter(self._entries)
+        return iter(self._listeners)
+
+    def listeners(self, task_id: str) -> tuple[Waiting, ...]:
+        """Return those who wait for a task now, in the order they came."""
+        listeners = self._listeners.get(task_id, ())
+        return tuple(listeners) if isinstance(listeners, (dict, tuple)) else (listeners,)
 
     # Waiting
 
     def join(self, task_id: str, listener: Waiting) -> None:
         """Start to wait; ``listener`` is told at once of what has already arrived and was not taken."""
-        entry = self._entries.get(task_id)
-        if entry is None:
-            entry = self._entries[task_id] = _Entry(listener)
+        others = self._listeners.get(task_id)
+        if others is None:
+            self._listeners[task_id] = listener
+        elif isinstance(others, dict):
+            others[listener] = None
         else:
-            entry.add(listener)
+            self._listeners[task_id] = {others: None, listener: None}
         try:
             # Also when others wait already: they may just have been told of an error, and not have left yet.
             known, document = self._source.wait_began(task_id)
@@ -175,28 +157,37 @@ class Waiters:
             listener.on_error(task_id, error)
             return
         if known:
-            entry.latest, entry.document = known[-1], document
+            self._latest[task_id] = known[-1], document
             listener.on_history(known)
-        elif entry.latest is not None:
-            listener.on_history((entry.latest,))
+        elif (latest := self.latest(task_id)) is not None:
+            listener.on_history((latest,))
 
     def take(self, task_id: str, listener: Waiting) -> None:
         """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
-        entry = self._entries.get(task_id)
-        if entry is not None and (last := entry.discard(listener)) is not None:
-            entry.taken = True
-            if last:
-                self._end(task_id, entry)
+        self._remove(task_id, listener, taken=True)
 
     def leave(self, task_id: str, listener: Waiting) -> None:
         """End a wait that took nothing: cancelled, timed out, failed. Leaving twice, or after ``take``, is no error."""
-        entry = self._entries.get(task_id)
-        if entry is not None and entry.discard(listener):
-            self._end(task_id, entry)
+        self._remove(task_id, listener, taken=False)
 
-    def _end(self, task_id: str, entry: _Entry) -> None:
-        del self._entries[task_id]
-        self._source.wait_ended(task_id, entry.latest, entry.document, taken=entry.taken)
+    def _remove(self, task_id: str, listener: Waiting, *, taken: bool) -> None:
+        listeners = self._listeners.get(task_id)
+        if isinstance(listeners, dict):
+            if listener not in listeners:
+                return
+            del listeners[listener]
+        elif listeners is not listener:
+            return
+        if isinstance(listeners, dict) and listeners:
+            if taken:
+                self._taken.add(task_id)
+            return
+        del self._listeners[task_id]
+        last, document = self._latest.pop(task_id, (None, None))
+        if self._taken and task_id in self._taken:
+            self._taken.discard(task_id)
+            taken = True
+        self._source.wait_ended(task_id, last, document, taken=taken)
 
     # Arriving
 
@@ -209,13 +200,16 @@ class Waiters:
 
         ``document`` is what the report was read from.
         """
-        entry = self._entries.get(meta.task_id)
-        if entry is None:
+        task_id = meta.task_id
+        if task_id not in self._listeners:
             counts = self._source.keep(meta, document)
-        elif counts := entry.latest is None or self._precedence.supersedes(meta.status, entry.latest.status):
-            entry.latest, entry.document = meta, document
-            for listener in entry:
-                listener.on_report(meta)
+        else:
+            latest = self._latest.get(task_id)
+            counts = latest is None or self._precedence.supersedes(meta.status, latest[0].status)
+            if counts:
+                self._latest[task_id] = meta, document
+                for listener in self.listeners(task_id):
+                    listener.on_report(meta)
         if not counts:
             self.redundant += 1
         elif self._observers:
@@ -224,39 +218,36 @@ class Waiters:
 
     def tell(self, task_id: str, reports: Sequence[ResultMeta]) -> None:
         """Tell those who wait for a task all that is known of it, in order, though they may know some of it."""
-        entry = self._entries.get(task_id)
-        if entry is None or not reports:
+        if task_id not in self._listeners or not reports:
             return
-        is_news = entry.latest is None or self.supersedes(reports[-1].status, entry.latest.status)
-        entry.latest = reports[-1]
-        for listener in entry:
+        before, newest = self.latest(task_id), reports[-1]
+        self._latest[task_id] = newest, None
+        for listener in self.listeners(task_id):
             listener.on_history(reports)
-        if is_news:
-            self.show(entry.latest)
+        if before is None or self.supersedes(newest.status, before.status):
+            self.show(newest)
 
     def fail(self, task_id: str, error: AioResultsError) -> None:
         """End every wait for ``task_id`` with ``error``."""
-        for listener in self._entries.get(task_id, ()):
+        for listener in self.listeners(task_id):
             listener.on_error(task_id, error)
 
     def fail_all(self, error: AioResultsError) -> None:
         """End every wait with ``error``, those of observers too."""
-        for task_id in tuple(self._entries):
+        for task_id in tuple(self._listeners):
             self.fail(task_id, error)
         for observer in tuple(self._observers):
             observer.on_error("", error)
 
     def forget(self, task_id: str) -> None:
         """End every wait for ``task_id`` with ``ResultForgotten``, and drop what those who wait were told of it."""
-        entry = self._entries.get(task_id)
-        if entry is not None:
-            entry.latest = entry.document = None
+        self._latest.pop(task_id, None)
         self.fail(task_id, ResultForgotten(task_id))
 
     def latest(self, task_id: str) -> ResultMeta | None:
         """Return the report that counts among those that the current waits were told of, or None."""
-        entry = self._entries.get(task_id)
-        return None if entry is None else entry.latest
+        latest = self._latest.get(task_id)
+        return None if latest is None else latest[0]
 
     # Observing
 

@@ -162,9 +162,12 @@ class TestBeingRefused:
             assert monotonic() - began < 9  # 10 is the default
 
     async def test_by_one_that_does_not_speak(self) -> None:
+        hung_up = asyncio.Event()
+
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
             writer.close()
+            hung_up.set()
 
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
@@ -172,6 +175,7 @@ class TestBeingRefused:
             with pytest.raises(BrokerUnavailable):
                 await backend.open()
             assert monotonic() - began < 9
+            await asyncio.wait_for(hung_up.wait(), 30)
 
     @only("per_task")
     async def test_later_fails_who_waits_and_the_next_call_tries_again(self) -> None:

@@ -493,8 +493,7 @@ class TestInbox:
 
 
 def listeners(backend: AMQPBackend, task_id: str) -> tuple[object, ...]:
-    entry = backend._opened().reader.waiters._entries.get(task_id)
-    return tuple(entry) if entry else ()
+    return backend._opened().reader.waiters.listeners(task_id)
 
 
 class TestStream:

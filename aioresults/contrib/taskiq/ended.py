@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, NamedTuple
 
-from aioresults.waiting.memory import LRUCache
+from aioresults.contrib.taskiq.lru_cache import LRUCache
 
 #: Seconds that an answer is good for: at least, and at most. Another process may take the result, or store a new one.
 SHORTEST: Final = 0.5

@@ -30,8 +30,8 @@ from aioresults import (
 )
 from aioresults.contrib.taskiq.ended import Ended
 from aioresults.contrib.taskiq.latest_results import LatestResults
+from aioresults.contrib.taskiq.lru_cache import LRUCache
 from aioresults.contrib.taskiq.watch import Watch
-from aioresults.waiting.memory import LRUCache
 
 _Return = TypeVar("_Return")
 

@@ -45,7 +45,7 @@ logger = logging.getLogger("aioresults")
 PARALLEL: Final = 16
 #: Queues that are deleted at a time: apart from the others, so that a wait does not stand behind a thousand deletions.
 PARALLEL_DELETIONS: Final = 4
-#: Channels that share the consumers: an operation that the broker refuses closes its channel, and with it these.
+#: Channels that share the consumers, at the most. Each does one operation at a time: another is opened where all are busy.
 CHANNELS: Final = 8
 #: Unacknowledged messages per consumer. A task's reports are few; this bounds a worker that reports in a loop.
 PREFETCH: Final = 100
@@ -108,8 +108,9 @@ class QueuePerTaskReader(Reader):
         #: Ids whose queue is being deleted because somebody here said so.
         self._forgetting: Counter[str] = Counter()
         self._subscriptions: dict[str, Subscription] = {}
-        self._consumers: list[Consumer | None] = []
-        self._next_consumer = 0
+        #: The consumers, each on a channel of its own, and how many operations are under way there.
+        self._consumers: list[Consumer] = []
+        self._operations: Counter[Consumer] = Counter()
         self._opening = asyncio.Lock()
         self._peeks: dict[str, tuple[int, asyncio.Task[_Seen]]] = {}
         #: Whether it was told in this session that the broker does not answer for a queue.
@@ -181,12 +182,13 @@ class QueuePerTaskReader(Reader):
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost. Cancelled: stop at once; the broker has what is not taken."""
         self._subscriptions.clear()
-        self._consumers = [None] * CHANNELS
+        self._consumers = []
+        self._operations = Counter()
         # What is left of the last session; whatever still matters is noted again.
         self._changed, self._deletions = asyncio.Queue(), asyncio.Queue()
         self._busy.clear()
         self._warned = False
-        for task_id in {*self._taken, *self.waiters}:
+        for task_id in (*self._taken, *self.waiters):
             self._look_at(task_id)
         queues = [self._changed] * PARALLEL + [self._deletions] * PARALLEL_DELETIONS
         workers = [asyncio.create_task(self._work(session, queue)) for queue in queues]
@@ -275,23 +277,36 @@ class QueuePerTaskReader(Reader):
             return
         self._subscriptions[queue.name] = Subscription(task_id, consumer)
         try:
-            await consumer.attach(queue.name)
+            with self._operating(consumer):
+                await consumer.attach(queue.name)
         except (ChannelError, NotSupported) as error:
             self._subscriptions.pop(queue.name, None)
             if not isinstance(error, (NotFound, ChannelClosed, NotSupported)):
                 raise
             # Deleted between the two calls, the channel was closed by another call, or a consumer of the queue that was
-            # there before is not cancelled yet, and has the tag: look again, on the next channel.
+            # there before is not cancelled yet, and has the tag: look again, on another channel.
+            if isinstance(error, NotSupported):
+                self._operations[consumer] += 1
+                asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._operations.subtract, (consumer,))
             self._look_at(task_id)
 
     async def _consumer(self, session: Session) -> Consumer:
-        """Return one of the shared consumers in turn, on a new channel where the last was closed."""
+        """Return the shared consumer with the fewest operations under way, a new one where all are busy."""
         async with self._opening:
-            index = self._next_consumer = (self._next_consumer + 1) % CHANNELS
-            consumer = self._consumers[index]
-            if consumer is None or consumer.channel.is_closed:
-                consumer = self._consumers[index] = self._consumer_on(await session.consumer(PREFETCH))
-            return consumer
+            consumers = self._consumers = [each for each in self._consumers if not each.channel.is_closed]
+            free = min(consumers, key=self._operations.__getitem__, default=None)
+            if free is None or (self._operations[free] and len(consumers) < CHANNELS):
+                free = self._consumer_on(await session.consumer(PREFETCH))
+                consumers.append(free)
+            return free
+
+    @contextmanager
+    def _operating(self, consumer: Consumer) -> Iterator[None]:
+        self._operations[consumer] += 1
+        try:
+            yield
+        finally:
+            self._operations[consumer] -= 1
 
     def _consumer_on(self, channel: Channel) -> Consumer:
         consumer = self.parts.overrides.Consumer(
@@ -317,7 +332,8 @@ class QueuePerTaskReader(Reader):
     async def _cancel(self, queue: Queue, subscription: Subscription) -> None:
         subscription.state = SubscriptionState.CLOSING
         try:
-            await subscription.consumer.cancel_by_queue(queue.name)
+            with self._operating(subscription.consumer):
+                await subscription.consumer.cancel_by_queue(queue.name)
         finally:
             self._subscriptions.pop(queue.name, None)
 

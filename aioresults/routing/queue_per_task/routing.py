@@ -154,6 +154,10 @@ class QueuePerTask(Routing):
         """Return the task's own key, and the request's correlation id or else the task id."""
         return rkey, correlation_id_of(task_id, request)
 
+    def coalesces(self, routing_key: str) -> bool:
+        """No: a message per report is what readers of a task's queue look at."""
+        return False
+
     def queue(self, rkey: str) -> Queue:
         """Return the task's queue."""
         return self._template.copy(name=rkey, routing_key=rkey)

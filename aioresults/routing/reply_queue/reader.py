@@ -25,9 +25,6 @@ PREFETCH: Final = 100
 ANY_NUMBER: Final = 0
 #: Bytes of messages that cannot be read here and are kept for another process.
 MAX_HELD_BYTES: Final = 64 * 2**20
-#: Messages that are acknowledged together, and seconds that one waits for the others.
-ACK_COUNT: Final = 20
-ACK_DELAY: Final = 0.005
 #: Seconds before an inbox is opened again that could not be.
 RETRY_INTERVAL: Final = 1.0
 
@@ -47,8 +44,6 @@ class ReplyQueueReader(Reader):
         self._keep = keep
         self._consumer: Consumer | None = None
         self._ended: asyncio.Future[None] | None = None
-        #: What was read and is not acknowledged yet, oldest first.
-        self._unsettled: list[Message] = []
         #: What could not be read and is kept for another process, oldest first.
         self._held: deque[Message] = deque()
         self._held_bytes = 0
@@ -75,7 +70,7 @@ class ReplyQueueReader(Reader):
                 "the inbox %s has a consumer already: two processes of one name get each other's results",
                 self._queue.name,
             )
-        self._acknowledge()
+        self.acknowledge()
         if self._consumer is not None:
             # Still open where the broker cancelled the consumer alone, as when a queue's leader moves.
             await self._consumer.channel.close()
@@ -117,7 +112,7 @@ class ReplyQueueReader(Reader):
 
     async def finish(self, session: Session) -> None:
         """Acknowledge what was read, and delete the inbox, if it is nobody's after this."""
-        self._acknowledge()
+        self.acknowledge()
         if not self._keep:
             if self._consumer is not None:
                 await self._consumer.cancel_by_queue(self._queue.name)
@@ -145,7 +140,7 @@ class ReplyQueueReader(Reader):
             self.refuse(error, dropped=not self._keep)
         if readable:
             self.deduplicator.note(message_id)
-            self._acknowledge_soon(message)
+            self._acknowledge(message)
         elif self._keep:
             self._hold(message)
         else:
@@ -156,6 +151,7 @@ class ReplyQueueReader(Reader):
 
         Returned now, it would come straight back (measured).
         """
+        self.acknowledge()  # what came before it; from here on, one for all would acknowledge this as well
         self._held.append(message)
         self._held_bytes += len(message.body)
         while self._held_bytes > MAX_HELD_BYTES:
@@ -164,18 +160,8 @@ class ReplyQueueReader(Reader):
             oldest.reject()
             self.parts.events.emit(Dropped(None, f"more than {MAX_HELD_BYTES} bytes of the inbox cannot be read here"))
 
-    def _acknowledge_soon(self, message: Message) -> None:
-        """Acknowledge it with those that follow at once: a frame for each costs a third of what reading it does."""
-        if not self._unsettled:
-            asyncio.get_running_loop().call_later(ACK_DELAY, self._acknowledge)
-        self._unsettled.append(message)
-        if len(self._unsettled) >= ACK_COUNT:
-            self._acknowledge()
-
-    def _acknowledge(self) -> None:
-        unsettled, self._unsettled = self._unsettled, []
-        if unsettled and not self._held:
-            unsettled[-1].ack(multiple=True)
-            return
-        for message in unsettled:  # one for all would acknowledge those that are held as well
+    def _acknowledge(self, message: Message) -> None:
+        if self._held:
             message.ack()
+        else:
+            self.acknowledge_soon(message)

@@ -29,7 +29,7 @@ from aioresults.messaging import Message, Queue, declaring
 from aioresults.results import ResultMeta
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, OURS, Reader, ReaderParts
 from aioresults.routing.result_stream.index import Index, Position
-from aioresults.routing.result_stream.replay import AckBatcher, Replay, position_of
+from aioresults.routing.result_stream.replay import Replay, position_of
 from aioresults.routing.result_stream.view import StreamView
 from aioresults.serialization import Document
 from aioresults.sessions.outbox import PendingStore
@@ -65,6 +65,10 @@ class ResultStreamReader(Reader):
     """
 
     keeps_unclaimed: ClassVar[bool] = False
+    # Nothing is taken off a stream by an acknowledgement. It lets the broker send more, and must not be owed for longer
+    # than the broker's ``consumer_timeout``.
+    ack_count: ClassVar[int] = PREFETCH // 10
+    ack_delay: ClassVar[float] = 1.0
 
     def __init__(
         self, parts: ReaderParts, stream: Queue, *, max_age: float | None, index_bytes: int, index_count: int
@@ -126,11 +130,11 @@ class ResultStreamReader(Reader):
                 await asyncio.sleep(ATTACH_INTERVAL)
 
     async def _consume(self, session: Session) -> None:
+        self.acknowledge()
         if self._channel is not None:
             await self._channel.close()
         self._channel = channel = await session.consumer(PREFETCH)
         ended = asyncio.get_running_loop().create_future()
-        acks = AckBatcher(PREFETCH)
 
         def end(_: object) -> None:
             if not ended.done():
@@ -140,7 +144,7 @@ class ResultStreamReader(Reader):
             # Of a consumer that was given up nothing counts: it would move the offset past what the next one reads.
             if not ended.done():
                 self.on_message(message)
-                acks.add(message)
+                self.acknowledge_soon(message)
 
         channel.on_close(end)
         consumer = self.parts.overrides.Consumer(channel, on_message=receive, on_cancel=end)
@@ -303,6 +307,9 @@ class ResultStreamReader(Reader):
 
     def wait_ended(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
         """Do nothing: all reports are in the stream, and their places in the index."""
+
+    def ready(self, task_id: str) -> None:
+        """Return None: no result is taken here; all are in the stream."""
 
     def must_stay(self, task_id: str) -> bool:
         """Whether a task must stay in the index."""

@@ -33,8 +33,6 @@ SEARCH_INTERVAL: Final = 1.0
 PREFETCH: Final = 1000
 #: Seconds that clocks of brokers and workers may differ.
 CLOCK_SKEW: Final = 60.0
-#: Seconds after which what was received is acknowledged, when nothing more comes.
-QUIET: Final = 1.0
 #: The last second that the index has room for; what claims to be later is as young as can be.
 LATEST: Final = 2**32 - 1
 
@@ -44,41 +42,6 @@ def position_of(message: Message) -> Position:
     offset = message.headers.get("x-stream-offset", 0)
     sent = message.properties.timestamp
     return Position(int(offset), min(max(0, int(wall_clock() if sent is None else sent)), LATEST))
-
-
-class AckBatcher:
-    """Acknowledges the messages of one channel of a stream, many at a time.
-
-    Nothing is taken off a stream by that. It lets the broker send more, and must not be owed for longer than the
-    broker's ``consumer_timeout``.
-
-    Args:
-        prefetch: how many messages of the channel may be unacknowledged.
-    """
-
-    def __init__(self, prefetch: int) -> None:
-        self._every = max(1, prefetch // 10)
-        self._owed = 0
-        self._last: Message | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, message: Message) -> None:
-        """Have ``message`` acknowledged, soon."""
-        self._last = message
-        self._owed += 1
-        if self._owed >= self._every:
-            self.settle()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(QUIET, self.settle)
-
-    def settle(self) -> None:
-        """Acknowledge all that is owed; void when the channel is closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._last is not None:
-            self._last.ack(multiple=True)
-        self._owed, self._last = 0, None
 
 
 class Replay:
@@ -275,7 +238,7 @@ class Replay:
         """
         session = await self._parts.sessions.wait(self._parts.rpc_timeout)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        progress, acks = 0, AckBatcher(prefetch)
+        progress, ack_every = 0, max(1, prefetch // 10)
 
         def on_message(message: Message) -> None:
             nonlocal progress
@@ -285,7 +248,8 @@ class Replay:
                 receive(position, message)
             if position.offset >= stop and not done.done():
                 done.set_result(None)
-            acks.add(message)
+            if not progress % ack_every:
+                message.ack(multiple=True)
 
         channel = await session.consumer(prefetch)
         try:
@@ -293,7 +257,6 @@ class Replay:
             await consumer.attach(self._stream.name, arguments={"x-stream-offset": start})
             await self._until(done, session, lambda: progress)
         finally:
-            acks.settle()
             await channel.close()
 
     async def _until(self, done: asyncio.Future[None], session: Session, progress: Callable[[], int]) -> None:

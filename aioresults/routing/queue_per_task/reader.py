@@ -45,7 +45,8 @@ logger = logging.getLogger("aioresults")
 PARALLEL: Final = 16
 #: Queues that are deleted at a time: apart from the others, so that a wait does not stand behind a thousand deletions.
 PARALLEL_DELETIONS: Final = 4
-#: Channels that share the consumers, at the most. Each does one operation at a time: another is opened where all are busy.
+#: Channels that share the consumers, at the most. Each does one operation at a time: where all are busy, one more is
+#: opened.
 CHANNELS: Final = 8
 #: Unacknowledged messages per consumer. A task's reports are few; this bounds a worker that reports in a loop.
 PREFETCH: Final = 100

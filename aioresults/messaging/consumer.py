@@ -51,8 +51,8 @@ class Receiver(Protocol):
         """Take one message. An exception is logged, and the message stays unacknowledged."""
         ...
 
-    def on_cancel(self, queue: str, /) -> None:
-        """Note that the broker has cancelled the consumer of this queue: the queue was deleted, or its node lost."""
+    def on_cancel(self, consumer: Consumer, queue: str, /) -> None:
+        """Note that the broker has cancelled a consumer of this queue: the queue was deleted, or its node lost."""
         ...
 
 
@@ -92,7 +92,6 @@ class Consumer:
         tag_prefix: put before the names of the queues to make consumer tags.
         on_cancel: called with the name of a queue when the broker has cancelled its consumer.
         serializers: a registry of your own.
-        receiver: takes the place of ``on_message``, ``callbacks`` and ``on_cancel``; one object for both calls.
 
     Raises:
         ConfigurationError: ``accept`` contains an unknown name.
@@ -110,6 +109,8 @@ class Consumer:
     prefetch_count: int | None = None
     tag_prefix: str = ""
     on_cancel: Callable[[str], Any] | None = None
+    #: Takes the place of ``on_message``, ``callbacks`` and ``on_cancel`` where it is set: one object for all calls.
+    receiver: Receiver | None = None
 
     def __init__(
         self,
@@ -126,7 +127,6 @@ class Consumer:
         *,
         on_cancel: Callable[[str], Any] | None = None,
         serializers: Serializers | None = None,
-        receiver: Receiver | None = None,
     ) -> None:
         given = {
             "no_ack": no_ack,
@@ -140,7 +140,6 @@ class Consumer:
         self.__dict__.update((name, value) for name, value in given.items() if value is not None)
         #: The functions that are called with each decoded body; they may be changed at any time.
         self.callbacks: list[Callback] = list(callbacks or ())
-        self._receiver = receiver
         # None where Message's own default will do: most consumers never decode a body.
         self._codec = None if accept is None and serializers is None else BodyCodec(serializers, accept)
 
@@ -354,7 +353,7 @@ class Consumer:
     @property
     def _hands_over(self) -> bool:
         """Whether messages are handed to a function or a receiver, and not to whoever iterates."""
-        return self._receiver is not None or self.on_message is not None or bool(self.callbacks)
+        return self.receiver is not None or self.on_message is not None or bool(self.callbacks)
 
     def _receive(self, delivery: Delivery, no_ack: bool = False) -> None:
         """Take one delivery from the channel.
@@ -365,8 +364,8 @@ class Consumer:
         tag = delivery.consumer_tag or ""
         message = Message(delivery, self._codec, queue=tag.removeprefix(self.tag_prefix), no_ack=no_ack)
         try:
-            if self._receiver is not None:
-                self._receiver.on_message(message)
+            if self.receiver is not None:
+                self.receiver.on_message(message)
             elif self.on_message is None or self._worker is not None:
                 self._keep(message)
             else:
@@ -571,8 +570,8 @@ class Consumer:
         if queue in self._active:
             self._active.discard(queue)
             self._spawn(self._resume(self.channel, queue))
-        if self._receiver is not None:
-            self._receiver.on_cancel(queue)
+        if self.receiver is not None:
+            self.receiver.on_cancel(self, queue)
         elif self.on_cancel is not None and inspect.isawaitable(outcome := self.on_cancel(queue)):
             self._spawn(outcome)
 

@@ -303,7 +303,7 @@ class Reader:
         if message.body == b"raise":
             raise ValueError("mine")
 
-    def on_cancel(self, queue: str) -> None:
+    def on_cancel(self, consumer: Consumer, queue: str) -> None:
         self.cancelled.append(queue)
 
 
@@ -311,7 +311,8 @@ class TestReceiver:
     @pytest.mark.parametrize("prefix", ["", "mine."])
     async def test_is_told_of_messages_and_cancelled_consumers(self, bench: Bench, prefix: str) -> None:
         queue, reader = await bench.queue(b"1", b"2"), Reader()
-        consumer = Consumer(bench.channel, receiver=reader, tag_prefix=prefix)
+        consumer = Consumer(bench.channel, tag_prefix=prefix)
+        consumer.receiver = reader
         await consumer.attach(queue.name)
         assert await reader.received.wait(2) == [b"1", b"2"]
         await bench.delete(queue)
@@ -325,7 +326,9 @@ class TestReceiver:
             on_cancel = told.append
 
         queue, reader = await bench.queue(b"1"), Reader()
-        await Mine(bench.channel, queue, receiver=reader, callbacks=[print]).consume()
+        consumer = Mine(bench.channel, queue, callbacks=[print])
+        consumer.receiver = reader
+        await consumer.consume()
         await reader.received.wait(1)
         await bench.delete(queue)
         await eventually(lambda: reader.cancelled == [queue.name])
@@ -335,14 +338,18 @@ class TestReceiver:
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         queue, reader = await bench.queue(b"raise", b"2"), Reader()
-        async with Consumer(bench.channel, queue, receiver=reader):
+        consumer = Consumer(bench.channel, queue)
+        consumer.receiver = reader
+        async with consumer:
             await reader.received.wait(2)
         assert "stays unacknowledged" in caplog.text
         assert not reader.received[0].acknowledged
 
     def test_is_instead_of_iterating(self) -> None:
+        consumer = Consumer()
+        consumer.receiver = Reader()
         with pytest.raises(ConfigurationError, match="iterated"):
-            aiter(Consumer(receiver=Reader()))
+            aiter(consumer)
 
 
 class TestQueues:

@@ -182,6 +182,47 @@ def code_lines(module: Module) -> set[int]:
     return lines
 
 
+def callbacks(module: Module) -> Iterator[str]:
+    """A method handed to a part below, which would call what is above it through nothing that it owns."""
+    lower = {
+        name.asname or name.name
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom) and is_below(module, node.module or "")
+        for name in node.names
+    }
+    for cls in ast.walk(module.tree):
+        if not isinstance(cls, ast.ClassDef):
+            continue
+        methods = {
+            node.name
+            for node in cls.body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list
+        }
+        for call in ast.walk(cls):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in lower:
+                for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
+                    if isinstance(argument, ast.Lambda) or is_method(argument, methods):
+                        yield (
+                            f"{module.path}:{call.lineno}: {call.func.id}, which is below, is handed "
+                            f"{ast.unparse(argument)}: give it an object, by a protocol that it owns"
+                        )
+
+
+def is_below(module: Module, target: str) -> bool:
+    top, _, rest = target.partition(".")
+    own, theirs = layer(module.part), layer(rest.partition(".")[0])
+    return top == "aioresults" and own is not None and theirs is not None and own < theirs and module.part != "contrib"
+
+
+def is_method(argument: ast.expr, methods: set[str]) -> bool:
+    return (
+        isinstance(argument, ast.Attribute)
+        and isinstance(argument.value, ast.Name)
+        and argument.value.id == "self"
+        and argument.attr in methods
+    )
+
+
 def cycles(modules: dict[str, Module]) -> Iterator[str]:
     """Modules that import each other; what only type checkers see does not count."""
     graph = {
@@ -194,7 +235,7 @@ def cycles(modules: dict[str, Module]) -> Iterator[str]:
         yield f"a cycle: {' <- '.join(error.args[1])}"
 
 
-CHECKS = (arrows, foreign_imports, sizes)
+CHECKS = (arrows, foreign_imports, sizes, callbacks)
 
 GOOD = {
     "__init__.py": '"""The package."""\nfrom aioresults.backend import Backend as Backend\n',
@@ -234,6 +275,13 @@ _FORTY = "\n    x = 1" * 40
         ("backend.py", '"""T."""\nimport aioresults.async_result', "a cycle: "),
         ("contrib/celery/client.py", '"""C."""\nimport kombu', "result_backend may import kombu"),
         ("helpers.py", '"""H."""', "`helpers` has no layer"),
+        (
+            "backend.py",
+            '"""T."""\nfrom aioresults.transport.base import Port\nclass B:\n'
+            "    def __init__(self):\n        self.port = Port(on_close=self.closed)\n"
+            "    def closed(self):\n        pass",
+            "Port, which is below, is handed self.closed",
+        ),
         ("errors.py", "x = 1", "no docstring"),
         ("errors.py", '"""V."""' + "\nx = 1" * 401, "401 lines of code; 400 are enough"),
         (

@@ -310,9 +310,8 @@ class QueuePerTaskReader(Reader):
             self._operations[consumer] -= 1
 
     def _consumer_on(self, channel: Channel) -> Consumer:
-        consumer = self.parts.overrides.Consumer(
-            channel, on_message=self.on_message, on_cancel=lambda queue: self._on_cancel(consumer, queue)
-        )
+        consumer = self.parts.overrides.Consumer(channel)
+        consumer.receiver = self
         channel.on_close(partial(self._on_close, consumer))
         return consumer
 
@@ -406,7 +405,8 @@ class QueuePerTaskReader(Reader):
             subscription.message.ack()
         subscription.message, subscription.meta = message, meta
 
-    def _on_cancel(self, consumer: Consumer, queue: str) -> None:
+    def on_cancel(self, consumer: Consumer, queue: str) -> None:
+        """Have a queue looked at whose consumer the broker cancelled."""
         subscription = self._subscriptions.get(queue)
         is_open = subscription is not None and subscription.state is SubscriptionState.OPEN
         if subscription is not None and is_open and subscription.consumer is consumer:

@@ -78,14 +78,19 @@ class ReplyQueueReader(Reader):
         self._held_bytes = 0
         channel = await session.consumer(ANY_NUMBER if self._keep else PREFETCH)
         self._ended = ended = asyncio.get_running_loop().create_future()
+        channel.on_close(lambda reason: None if ended.done() else ended.set_result(None))
+        self._consumer = self.parts.overrides.Consumer(channel)
+        self._consumer.receiver = self
+        try:
+            await self._consumer.attach(self._queue.name)
+        except BaseException:
+            self._end()
+            raise
 
-        def end(_: object) -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        channel.on_close(end)
-        self._consumer = self.parts.overrides.Consumer(channel, on_message=self.on_message, on_cancel=end)
-        await self._consumer.attach(self._queue.name)
+    def _end(self) -> None:
+        """Give the consumer up; ``run`` begins another one."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
 
     async def _is_there(self, session: Session) -> bool:
         try:
@@ -145,6 +150,11 @@ class ReplyQueueReader(Reader):
             self._hold(message)
         else:
             message.reject()
+
+    def on_cancel(self, consumer: Consumer, queue: str) -> None:
+        """Have the inbox consumed again: the broker cancelled its consumer."""
+        if consumer is self._consumer:
+            self._end()
 
     def _hold(self, message: Message) -> None:
         """Keep a message unacknowledged: the broker gives it to the next process of this name.

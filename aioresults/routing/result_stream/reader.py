@@ -25,7 +25,7 @@ from aioresults.errors import (
     NotFound,
 )
 from aioresults.events import QueueLost
-from aioresults.messaging import Message, Queue, declaring
+from aioresults.messaging import Consumer, Message, Queue, declaring
 from aioresults.results import ResultMeta
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, OURS, Reader, ReaderParts
 from aioresults.routing.result_stream.index import Index, Position
@@ -35,7 +35,6 @@ from aioresults.serialization import Document
 from aioresults.sessions.outbox import PendingStore
 from aioresults.sessions.sessions import Session
 from aioresults.timing import fail_after
-from aioresults.transport import Channel
 from aioresults.waiting.memory import Deduplicator
 
 logger = logging.getLogger("aioresults")
@@ -84,7 +83,7 @@ class ResultStreamReader(Reader):
         #: Set when the marker has come back, or was refused.
         self._marked = asyncio.Event()
         self._refusal: AioResultsError | None = None
-        self._channel: Channel | None = None
+        self._consumer: Consumer | None = None
         self._ended: asyncio.Future[None] | None = None
         #: Who waits for a tombstone of their own to come back, by task id.
         self._tombstones: dict[str, asyncio.Future[None]] = {}
@@ -131,26 +130,24 @@ class ResultStreamReader(Reader):
 
     async def _consume(self, session: Session) -> None:
         self.acknowledge()
-        if self._channel is not None:
-            await self._channel.close()
-        self._channel = channel = await session.consumer(PREFETCH)
-        ended = asyncio.get_running_loop().create_future()
-
-        def end(_: object) -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        def receive(message: Message) -> None:
-            # Of a consumer that was given up nothing counts: it would move the offset past what the next one reads.
-            if not ended.done():
-                self.on_message(message)
-                self.acknowledge_soon(message)
-
-        channel.on_close(end)
-        consumer = self.parts.overrides.Consumer(channel, on_message=receive, on_cancel=end)
+        if self._consumer is not None:
+            await self._consumer.channel.close()
+        channel = await session.consumer(PREFETCH)
+        self._ended = ended = asyncio.get_running_loop().create_future()
+        channel.on_close(lambda reason: None if ended.done() else ended.set_result(None))
+        self._consumer = consumer = self.parts.overrides.Consumer(channel)
+        consumer.receiver = self
         start = self.view.replay.beginning() if self._offset is None else self._offset + 1
-        await consumer.attach(self._queue.name, arguments={"x-stream-offset": start})
-        self._ended = ended
+        try:
+            await consumer.attach(self._queue.name, arguments={"x-stream-offset": start})
+        except BaseException:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        """Give the consumer up; another one begins where it ended."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
 
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost; a stream that was deleted meanwhile is declared again."""
@@ -206,8 +203,7 @@ class ResultStreamReader(Reader):
         if await self._is_stalled():
             self.parts.events.emit(QueueLost(self._queue.name))  # there is another one of its name
             self._start_over()
-            if self._ended is not None and not self._ended.done():
-                self._ended.set_result(None)
+            self._end()
 
     async def _publish_marker(self, session: Session) -> None:
         self._marker = MARKER + uuid.uuid4().hex
@@ -257,7 +253,19 @@ class ResultStreamReader(Reader):
     # What is received
 
     def on_message(self, message: Message) -> None:
-        """Take in one message: a report, a tombstone, or a batch of them."""
+        """Take in one message, and have it acknowledged."""
+        # Of a consumer that was given up nothing counts: it would move the offset past what the next one reads.
+        if self.consuming:
+            self._take_in(message)
+            self.acknowledge_soon(message)
+
+    def on_cancel(self, consumer: Consumer, queue: str) -> None:
+        """Have the stream consumed again: the broker cancelled its consumer."""
+        if consumer is self._consumer:
+            self._end()
+
+    def _take_in(self, message: Message) -> None:
+        """Take in a report, a tombstone, or a batch of them."""
         position = position_of(message)
         if self._offset is not None and position.offset <= self._offset:
             return  # the broker begins at the start of a chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from aioresults.backend import AMQPBackend
 from aioresults.contrib.celery.message import Ask, Writer
@@ -12,8 +12,24 @@ from aioresults.contrib.celery.options import checked
 from aioresults.contrib.celery.publisher import Publisher
 from aioresults.contrib.celery.routes import Routes
 
-if TYPE_CHECKING:
-    from aioresults.contrib.celery.canvas import Signature
+
+class Sendable(Protocol):
+    """What is sent: a task's name, its arguments and options, and what follows it. A ``Signature`` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def args(self) -> tuple[Any, ...]: ...
+    @property
+    def kwargs(self) -> Mapping[str, Any]: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+    @property
+    def immutable(self) -> bool: ...
+    @property
+    def callbacks(self) -> Sequence[Sendable]: ...
+    @property
+    def errbacks(self) -> Sequence[Sendable]: ...
 
 
 class Sender:
@@ -32,9 +48,9 @@ class Sender:
 
     async def send(
         self,
-        signature: Signature[Any],
+        signature: Sendable,
         *,
-        chain: Sequence[Signature[Any]] = (),
+        chain: Sequence[Sendable] = (),
         group: tuple[str, int] | None = None,
         timeout: float | None = None,
     ) -> str:
@@ -63,7 +79,7 @@ class Sender:
         await self._publisher.publish(self._writer.write(ask), exchange, routing_key, timeout)
         return task_id
 
-    def written(self, signature: Signature[Any]) -> dict[str, Any]:
+    def written(self, signature: Sendable) -> dict[str, Any]:
         """Return a signature as the worker reads it that will send it; its answer comes here, too."""
         name, args, kwargs = signature.name, signature.args, signature.kwargs
         options = self._routed(name, args, kwargs, signature.options)
@@ -82,7 +98,7 @@ class Sender:
             "immutable": signature.immutable,
         }
 
-    def _all_written(self, signatures: Sequence[Signature[Any]]) -> list[dict[str, Any]] | None:
+    def _all_written(self, signatures: Sequence[Sendable]) -> list[dict[str, Any]] | None:
         return [self.written(each) for each in signatures] or None
 
     def _routed(

@@ -44,7 +44,7 @@ from aioresults.messaging.retrying import TRANSIENT
 from aioresults.retry import RetryPolicy
 from aioresults.serialization.report_codec import ReportCodec
 from aioresults.stored import Stored
-from aioresults.transport.replies import message_size_limit
+from aioresults.transport.broker_errors import message_size_limit
 
 #: A batch is bounded by count (see ``lane``) and bytes: more saves nothing, and delays the first of them.
 MAX_BATCH_BYTES: Final = 1024 * 1024

@@ -15,7 +15,7 @@ from aioresults.messaging.entity import Entity
 from aioresults.messaging.exchange import Exchange, name_of
 from aioresults.messaging.message import Message
 from aioresults.transport.base import Channel, DeclareOk
-from aioresults.transport.replies import is_of_queue
+from aioresults.transport.broker_errors import is_of_queue
 
 _LIMITS = {
     "expires": "x-expires",

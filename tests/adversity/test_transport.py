@@ -79,7 +79,7 @@ async def test_channels_that_the_broker_closes_do_not_cost_the_connection(amqp_u
 
 async def test_channel_numbers_are_used_again_as_late_as_can_be(amqp_url: str) -> None:
     connection: Any = await transport_for(amqp_url).connect()
-    connection._numbers._max = 10
+    connection._max_number = 10
     for _ in range(3):
         channels = [await connection.channel() for _ in range(10)]
         assert await _error(connection.channel()) is BrokerUnavailable
@@ -138,7 +138,7 @@ async def test_a_cancel_right_behind_the_answer_to_consume_is_told(amqp_url: str
     connection: Any = await transport_for(amqp_url).connect()
     other = await (await transport_for(amqp_url).connect()).channel()
     channel, queue, cancelled = await connection.channel(), await _queue(other), asyncio.Event()
-    transport, tag = connection._wire._transport, "t" * 100
+    transport, tag = connection._socket._transport, "t" * 100
 
     def unread() -> int:
         count = fcntl.ioctl(transport.get_extra_info("socket"), termios.FIONREAD, bytes(4))
@@ -201,7 +201,7 @@ async def test_an_acknowledgement_is_sent_after_the_turn_in_which_it_was_given(
     channel = await connection.channel(confirms=True)
     sent: list[bytes] = []
     with monkeypatch.context() as patched:
-        patched.setattr(connection._wire, "_transport", SimpleNamespace(write=sent.append, is_closing=lambda: False))
+        patched.setattr(connection._socket, "_transport", SimpleNamespace(write=sent.append, is_closing=lambda: False))
         channel.basic_ack(1)
         channel.basic_nack(2)
         assert sent == []

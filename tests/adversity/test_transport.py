@@ -26,6 +26,16 @@ from tests.eventually import eventually
 from tests.proxy import Proxy
 
 MakeProxy = Callable[[str], Awaitable[Proxy]]
+Connect = Callable[[str], Awaitable[Any]]
+
+
+@pytest.fixture(params=["socket", "plain", "robust"])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Open a connection: on a socket of ours, or with aio-pika's, as users open them."""
+    if request.param == "socket":
+        return lambda url: transport_for(url).connect()
+    opener = aio_pika.connect if request.param == "plain" else aio_pika.connect_robust
+    return lambda url: transport_for("", connection=lambda: opener(url)).connect()
 
 
 def _open_channels(connection: Any) -> int:
@@ -47,8 +57,8 @@ async def _error(call: Awaitable[object]) -> type[BaseException] | None:
     return None
 
 
-async def test_only_the_refused_call_gets_the_refusal(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_only_the_refused_call_gets_the_refusal(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     queue = await _queue(await connection.channel(confirms=True))
     channel = await connection.channel()
 
@@ -64,8 +74,8 @@ async def test_only_the_refused_call_gets_the_refusal(amqp_url: str) -> None:
     await connection.close()
 
 
-async def test_channels_that_the_broker_closes_do_not_cost_the_connection(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_channels_that_the_broker_closes_do_not_cost_the_connection(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
 
     async def look() -> None:
         channel = await connection.channel()
@@ -77,8 +87,8 @@ async def test_channels_that_the_broker_closes_do_not_cost_the_connection(amqp_u
     await connection.close()
 
 
-async def test_channel_numbers_are_used_again_as_late_as_can_be(amqp_url: str) -> None:
-    connection: Any = await transport_for(amqp_url).connect()
+async def test_channel_numbers_are_used_again_as_late_as_can_be(amqp_url: str, connect: Connect) -> None:
+    connection: Any = await connect(amqp_url)
     connection._max_number = 10
     for _ in range(3):
         channels = [await connection.channel() for _ in range(10)]
@@ -89,8 +99,8 @@ async def test_channel_numbers_are_used_again_as_late_as_can_be(amqp_url: str) -
     await connection.close()
 
 
-async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     queue = await _queue(await connection.channel(confirms=True))
     channel = await connection.channel(confirms=True)
     calls = [
@@ -102,8 +112,8 @@ async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url:
     await connection.close()
 
 
-async def test_publishes_behind_a_refused_one_do_not_cost_the_connection(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_publishes_behind_a_refused_one_do_not_cost_the_connection(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     queue = await _queue(await connection.channel(confirms=True))
     for turns in range(60):
         channel = await connection.channel(confirms=True)
@@ -119,8 +129,8 @@ async def test_publishes_behind_a_refused_one_do_not_cost_the_connection(amqp_ur
     await connection.close()
 
 
-async def test_a_channel_discarded_during_a_call_does_not_cost_the_connection(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_a_channel_discarded_during_a_call_does_not_cost_the_connection(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     for turns in range(10):
         for _ in range(5):
             channel = await connection.channel()
@@ -216,13 +226,15 @@ async def test_an_acknowledgement_is_sent_after_the_turn_in_which_it_was_given(
     await connection.close()
 
 
-async def test_messages_alone_keep_a_connection_alive(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_alone_keep_a_connection_alive(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, connect: Connect
+) -> None:
     """A broker that has messages to send sends no heartbeats."""
     clock = Clock(monkeypatch)
-    other = await transport_for(amqp_url).connect()
+    other = await connect(amqp_url)
     publisher = await other.channel(confirms=True)
     queue = await _queue(publisher)
-    connection = await transport_for(amqp_url).connect()
+    connection = await connect(amqp_url)
     consumer = await connection.channel()
     received: list[bytes] = []
     await consumer.basic_consume(queue, lambda delivery: received.append(delivery.body), no_ack=True)
@@ -235,9 +247,9 @@ async def test_messages_alone_keep_a_connection_alive(amqp_url: str, monkeypatch
     await other.close()
 
 
-async def test_acks_behind_a_refused_call_do_not_cost_the_connection(amqp_url: str) -> None:
+async def test_acks_behind_a_refused_call_do_not_cost_the_connection(amqp_url: str, connect: Connect) -> None:
     for turns in range(20, 60, 5):
-        connection = await transport_for(amqp_url).connect()
+        connection = await connect(amqp_url)
         queue = await _queue(await connection.channel(confirms=True), *[b"x"] * 1000)
         channel = await connection.channel()
         await channel.basic_qos(100)
@@ -250,8 +262,8 @@ async def test_acks_behind_a_refused_call_do_not_cost_the_connection(amqp_url: s
         await connection.close()
 
 
-async def test_a_channel_whose_caller_left_while_it_was_opened_is_closed(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_a_channel_whose_caller_left_while_it_was_opened_is_closed(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     for turns in range(20):
         opening = asyncio.create_task(connection.channel())
         for _ in range(turns):
@@ -264,11 +276,13 @@ async def test_a_channel_whose_caller_left_while_it_was_opened_is_closed(amqp_ur
     await connection.close()
 
 
-async def test_closing_a_channel_whose_get_is_not_answered_returns_the_message(amqp_url: str, proxy: MakeProxy) -> None:
-    direct = await transport_for(amqp_url).connect()
+async def test_closing_a_channel_whose_get_is_not_answered_returns_the_message(
+    amqp_url: str, proxy: MakeProxy, connect: Connect
+) -> None:
+    direct = await connect(amqp_url)
     queue = await _queue(await direct.channel(confirms=True), b"kept")
     slow = await proxy(amqp_url)
-    connection = await transport_for(slow.url_for(amqp_url)).connect()
+    connection = await connect(slow.url_for(amqp_url))
     channel = await connection.channel()
     slow.stall()
     getting = asyncio.create_task(channel.basic_get(queue))
@@ -291,9 +305,9 @@ async def test_closing_a_channel_whose_get_is_not_answered_returns_the_message(a
     await direct.close()
 
 
-async def test_a_loss_is_told_to_those_who_ask_after_it(amqp_url: str, proxy: MakeProxy) -> None:
+async def test_a_loss_is_told_to_those_who_ask_after_it(amqp_url: str, proxy: MakeProxy, connect: Connect) -> None:
     between = await proxy(amqp_url)
-    connection: Connection = await transport_for(between.url_for(amqp_url)).connect()
+    connection: Connection = await connect(between.url_for(amqp_url))
     channel = await connection.channel()
     between.drop()
     await eventually(lambda: connection.is_closed)
@@ -353,18 +367,19 @@ async def test_a_connection_whose_caller_left_while_it_was_opened_is_closed(amqp
 
 
 @pytest.mark.parametrize("operation", ["basic_publish", "queue_declare"])
-async def test_every_call_ends_when_the_connection_is_lost(amqp_url: str, proxy: MakeProxy, operation: str) -> None:
+async def test_every_call_ends_when_the_connection_is_lost(
+    amqp_url: str, proxy: MakeProxy, operation: str, connect: Connect
+) -> None:
     def call(channel: Channel) -> Awaitable[object]:
         if operation == "basic_publish":
             return channel.basic_publish(b"x" * 5000, Properties(), "", queue)
         return channel.queue_declare(queue, passive=True)
 
-    direct = await transport_for(amqp_url).connect()
+    direct = await connect(amqp_url)
     queue = await _queue(await direct.channel())
     between = await proxy(amqp_url)
-    transport = transport_for(between.url_for(amqp_url))
     for turns in range(0, 60, 2):
-        connection = await transport.connect()
+        connection = await connect(between.url_for(amqp_url))
         channels = [await connection.channel(confirms=True) for _ in range(15)]
         calling = asyncio.gather(*(_error(call(channel)) for channel in channels * 10))
         for _ in range(turns):

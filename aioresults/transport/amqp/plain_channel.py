@@ -8,7 +8,8 @@ and before aiormq 7.1 not that it cancelled a consumer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,6 +30,8 @@ _NAMES: Final = {
     for field in fields(Properties)
     if field.name != "timestamp"
 }
+#: Frames that wait for aiormq's writer, of the ten that it has room for.
+_MAX_QUEUED: Final = 5
 
 
 class PlainChannel(ChannelCalls):
@@ -48,6 +51,7 @@ class PlainChannel(ChannelCalls):
         write_properties(properties)  # raises what it raises on a socket of ours
 
         async def publish() -> None:
+            await self._until_room()
             try:
                 await self._underlay.basic_publish(
                     body,
@@ -55,6 +59,7 @@ class PlainChannel(ChannelCalls):
                     routing_key=routing_key,
                     properties=_to_pamqp(properties),
                     mandatory=mandatory,
+                    wait=False,
                 )
             except PublishError as error:
                 frame: Any = error.message and error.message.delivery
@@ -68,12 +73,31 @@ class PlainChannel(ChannelCalls):
             raise refused_publish(error, body, exchange) from error
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
-        if not self.is_closed:
-            self._run(self._underlay.basic_ack(delivery_tag, multiple=multiple))
+        self._settle(self._underlay.basic_ack, delivery_tag, multiple=multiple)
 
     def basic_nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
+        self._settle(self._underlay.basic_nack, delivery_tag, multiple=multiple, requeue=requeue)
+
+    def _settle(self, settle: Callable[..., Coroutine[Any, Any, None]], delivery_tag: int, **flags: bool) -> None:
+        async def run() -> None:
+            await self._until_room()
+            await settle(delivery_tag, **flags, wait=False)
+
         if not self.is_closed:
-            self._run(self._underlay.basic_nack(delivery_tag, multiple=multiple, requeue=requeue))
+            self._run(run())
+
+    async def _until_room(self) -> None:
+        """Wait until what is written next goes out at once, and raise if the channel is closed by then.
+
+        aiormq writes on behind its own ``channel.close-ok``, for which the broker closes the connection (504): it takes
+        a few turns from reading the close to calling the channel closed, but takes it from ``channels`` at once. It
+        also leaves the answer out when its queue is full; so some room stays.
+        """
+        connection = self._underlay.connection
+        while connection.write_queue.qsize() >= _MAX_QUEUED and not self.is_closed:  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0)
+        if self.is_closed or connection.channels.get(self._underlay.number) is not self._underlay:
+            raise self.closed_error()
 
     async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
         message = await self._call(_checked(queue, self._underlay.basic_get(queue, no_ack=no_ack)))
@@ -95,10 +119,8 @@ class PlainChannel(ChannelCalls):
 
     def _run(self, operation: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:
-            try:
+            with suppress(Exception):  # the channel is closed, and what is unacknowledged is back in its queue
                 await translated(operation, self.connection)
-            except Exception:
-                return  # the channel is closed, and what is unacknowledged is back in its queue
 
         task = asyncio.get_running_loop().create_task(run())
         self._running.add(task)

@@ -19,11 +19,7 @@ from aioresults.errors import BrokerUnavailable
 from aioresults.transport.amqp.channel import CLOSE_TIMEOUT, AMQPChannel
 from aioresults.transport.amqp.plain_channel import PlainChannel
 from aioresults.transport.amqp.shared_socket import SharedSocket, SocketFactory
-from aioresults.transport.amqp.translate_errors import (
-    translate,
-    translate_connect,
-    translated,
-)
+from aioresults.transport.amqp.translate_errors import translate, translate_connect, translated
 from aioresults.transport.base import OnBlocked, OnClose
 from aioresults.transport.broker_errors import connect_error
 
@@ -154,7 +150,7 @@ class AMQPConnection:
             # aiormq counts on from the highest number in use, past the limit: the others' channels need room above.
             self._max_number //= 2
         else:
-            socket.belongs_to(self)
+            socket.owner = self
         self._closed: asyncio.Future[Any] = self._underlay.closing
         self._closed.add_done_callback(self._aiormq_closed)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -53,17 +55,9 @@ def read_short_string(data: bytes, at: int) -> tuple[str, int]:
 
 # Tables, written
 
-#: The smallest type that holds a whole number is taken.
+#: The first type that holds a whole number is taken.
 _INTEGERS: Final = tuple(
-    (kind, struct.Struct(code), low, high)
-    for kind, code, low, high in (
-        (b"b", ">b", -(2**7), 2**7 - 1),
-        (b"s", ">h", -(2**15), 2**15 - 1),
-        (b"u", ">H", 0, 2**16 - 1),
-        (b"I", ">i", -(2**31), 2**31 - 1),
-        (b"i", ">I", 0, 2**32 - 1),
-        (b"l", ">q", -(2**63), 2**63 - 1),
-    )
+    (kind.encode(), struct.Struct(f">{code}").pack) for kind, code in zip("bsuIil", "bhHiIq", strict=True)
 )
 
 
@@ -89,9 +83,9 @@ def _write_value(value: Any) -> bytes:
         case bool():
             return b"t\x01" if value else b"t\x00"
         case int():
-            for kind, form, low, high in _INTEGERS:
-                if low <= value <= high:
-                    return kind + form.pack(value)
+            for kind, pack in _INTEGERS:
+                with suppress(struct.error):
+                    return kind + pack(value)
             raise ValueError(f"{value} does not fit into 64 bits")
         case float():
             if not isfinite(value):
@@ -114,10 +108,7 @@ def _write_value(value: Any) -> bytes:
 
 # Tables, read
 
-_FIXED: Final = {
-    ord(kind): struct.Struct(f">{code}")
-    for kind, code in zip("tbBsuIilLfd", ("?", "b", "B", "h", "H", "i", "I", "q", "q", "f", "d"), strict=True)
-}
+_FIXED: Final = {ord(kind): struct.Struct(f">{code}") for kind, code in zip("tbBsuIilLfd", "?bBhHiIqqfd", strict=True)}
 
 
 def _read_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
@@ -194,45 +185,23 @@ def _read_sized(kind: str, data: bytes, at: int, stop: int, depth: int) -> Any:
 # Properties
 
 
-def _octet(value: int) -> bytes:
-    return bytes((value,))
-
-
-def _read_octet(data: bytes, at: int) -> tuple[int, int]:
-    return data[at], at + 1
-
-
-def _timestamp(value: int) -> bytes:
-    return _TIMESTAMP.pack(value)
-
-
-def _read_timestamp(data: bytes, at: int) -> tuple[int, int]:
-    return _TIMESTAMP.unpack_from(data, at)[0], at + 8
-
-
 _Write = Callable[[Any], bytes]
 _Read = Callable[[bytes, int], tuple[Any, int]]
-_SHORT_STRING: Final[tuple[_Write, _Read]] = (write_short_string, read_short_string)
-_TABLE: Final[tuple[_Write, _Read]] = (write_table, _read_table)
-_OCTET: Final[tuple[_Write, _Read]] = (_octet, _read_octet)
-_SECONDS: Final[tuple[_Write, _Read]] = (_timestamp, _read_timestamp)
 
-#: In the order in which they are sent: the first has the highest flag.
-_KINDS: Final[dict[str, tuple[_Write, _Read]]] = {
-    "content_type": _SHORT_STRING,
-    "content_encoding": _SHORT_STRING,
-    "headers": _TABLE,
-    "delivery_mode": _OCTET,
-    "priority": _OCTET,
-    "correlation_id": _SHORT_STRING,
-    "reply_to": _SHORT_STRING,
-    "expiration": _SHORT_STRING,
-    "message_id": _SHORT_STRING,
-    "timestamp": _SECONDS,
-    "type": _SHORT_STRING,
-    "user_id": _SHORT_STRING,
-    "app_id": _SHORT_STRING,
+
+def _fixed(form: struct.Struct) -> tuple[_Write, _Read]:
+    return form.pack, lambda data, at: (form.unpack_from(data, at)[0], at + form.size)
+
+
+_SHORT_STRING: Final[tuple[_Write, _Read]] = (write_short_string, read_short_string)
+_OTHERS: Final[dict[str, tuple[_Write, _Read]]] = {
+    "headers": (write_table, _read_table),
+    "delivery_mode": _fixed(struct.Struct(">B")),
+    "priority": _fixed(struct.Struct(">B")),
+    "timestamp": _fixed(_TIMESTAMP),
 }
+#: In the order in which they are sent, which is that of `Properties`: the first has the highest flag.
+_KINDS: Final = {each.name: _OTHERS.get(each.name, _SHORT_STRING) for each in fields(Properties)}
 _WRITERS: Final = tuple((name, 1 << 15 - place, write) for place, (name, (write, _)) in enumerate(_KINDS.items()))
 _MORE_FLAGS: Final = 1
 

@@ -9,30 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import aiormq
 from aiormq.exceptions import AMQPConnectionError
 
 from aioresults.errors import BrokerUnavailable
-from aioresults.transport.amqp.frames import (
-    AROUND,
-    BODY,
-    CLOSE,
-    CLOSE_OK,
-    END,
-    HEAD_SIZE,
-    HEADER,
-    HEARTBEAT,
-    METHOD,
-    OPEN,
-    FrameAssembler,
-    read_code_and_text,
-)
+from aioresults.transport.amqp import frames
 from aioresults.transport.amqp.properties import read_short_string
 
 _HEAD: Final = struct.Struct(">BHI").unpack_from
-_KINDS: Final = frozenset((METHOD, HEADER, BODY, HEARTBEAT[0]))
+_KINDS: Final = frozenset((frames.METHOD, frames.HEADER, frames.BODY, frames.HEARTBEAT[0]))
 _FRAME_MAX: Final = struct.Struct(">xxxxxxI").unpack_from
 _TUNE: Final = b"\x00\x0a\x00\x1e"
 _CONNECTION_CLOSE: Final = b"\x00\x0a\x00\x32"
@@ -68,28 +55,25 @@ class SharedSocket(asyncio.BufferedProtocol):
         self._stream = asyncio.StreamReaderProtocol(self.reader, loop=self._loop)
         self._transport: asyncio.Transport
         self.writer: FilteringWriter
-        self._owner: SocketOwner | None = None
+        #: Who is told what happens; None until aiormq has opened the connection.
+        self.owner: SocketOwner | None = None
         #: What the broker said as it closed the connection.
         self.refusal: tuple[int, str] | None = None
         #: Bytes that a frame may have; 0 for any number.
         self.frame_max = 0
         #: The channels whose messages do not go through aiormq.
-        self.channels: Final[dict[int, FrameAssembler]] = {}
+        self.channels: Final[dict[int, frames.FrameAssembler]] = {}
         #: The channels that were closed by either side, until they are opened again.
         self.closing: Final[set[int]] = set()
         self._buffer = memoryview(bytearray(READ_SIZE))
         #: The beginning of a frame, in pieces; how many bytes that is, and with how many there is more to do.
         self._pieces: list[bytes] = []
         self._have = 0
-        self._needed = HEAD_SIZE
+        self._needed = frames.HEAD_SIZE
         self._largest = FIRST_FRAME_MAX
         self._told_aiormq = 0.0
         self._soon: list[bytes] = []
         self._of_aiormq = b""
-
-    def belongs_to(self, owner: SocketOwner) -> None:
-        """Tell ``owner`` from now on."""
-        self._owner = owner
 
     def abort(self) -> None:
         """Close the socket at once, if it is open."""
@@ -98,8 +82,7 @@ class SharedSocket(asyncio.BufferedProtocol):
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none
         self._stream.connection_made(transport)
         self.writer = FilteringWriter(self, transport, self._stream, self.reader, self._loop)
 
@@ -145,24 +128,24 @@ class SharedSocket(asyncio.BufferedProtocol):
 
     def _split(self, data: bytes) -> int:
         """Hand over the whole frames at the beginning of ``data``, and return where they end."""
-        at, last, channels, reader = 0, len(data) - HEAD_SIZE, self.channels, self.reader
+        at, last, channels, reader = 0, len(data) - frames.HEAD_SIZE, self.channels, self.reader
         is_aiormqs = False
-        self._needed = HEAD_SIZE
+        self._needed = frames.HEAD_SIZE
         while at <= last:
             kind, number, size = _HEAD(data, at)
             if kind not in _KINDS:
                 raise ValueError(f"no AMQP: {data[at : at + 20]!r}")
-            if size > self._largest - AROUND:
+            if size > self._largest - frames.AROUND:
                 raise ValueError(f"a frame of {size} bytes, where {self._largest} were agreed on")
-            stop = at + HEAD_SIZE + size
+            stop = at + frames.HEAD_SIZE + size
             if stop >= len(data):
-                self._needed = size + AROUND
+                self._needed = size + frames.AROUND
                 break
-            if data[stop] != END:
+            if data[stop] != frames.END:
                 raise ValueError("a frame without an end")
-            payload, assembler = data[at + HEAD_SIZE : stop], channels.get(number)
+            payload, assembler = data[at + frames.HEAD_SIZE : stop], channels.get(number)
             if assembler is None or not assembler.take(kind, payload):
-                if number == 0 and kind == METHOD:
+                if number == 0 and kind == frames.METHOD:
                     self._take_method(payload)
                 reader.feed_data(data[at : stop + 1])
                 is_aiormqs = True
@@ -175,7 +158,7 @@ class SharedSocket(asyncio.BufferedProtocol):
         """Give aiormq a heartbeat now and then: it takes a connection for dead on which it sees no frames."""
         now = self._loop.time()
         if not is_aiormqs and now - self._told_aiormq >= SIGN_OF_LIFE:
-            self.reader.feed_data(HEARTBEAT)
+            self.reader.feed_data(frames.HEARTBEAT)
             is_aiormqs = True
         if is_aiormqs:
             self._told_aiormq = now
@@ -189,31 +172,31 @@ class SharedSocket(asyncio.BufferedProtocol):
                 raise ValueError(f"frames of {self.frame_max} bytes at most")
             self._largest = self.frame_max or 2**32
         elif method == _CONNECTION_CLOSE:
-            code, text, _ = read_code_and_text(payload)
+            code, text, _ = frames.read_code_and_text(payload)
             self.refusal = code, text
             self._lost(f"{code} {text}")
-        elif self._owner is not None and method == _BLOCKED:
-            self._owner.blocked(read_short_string(payload, 4)[0] or "no reason given")
-        elif self._owner is not None and method == _UNBLOCKED:
-            self._owner.blocked(None)
+        elif self.owner is not None and method == _BLOCKED:
+            self.owner.blocked(read_short_string(payload, 4)[0] or "no reason given")
+        elif self.owner is not None and method == _UNBLOCKED:
+            self.owner.blocked(None)
 
     def _lost(self, reason: str) -> None:
-        if self._owner is not None:
+        if self.owner is not None:
             text = "the connection to the broker was lost"
-            self._owner.lost(BrokerUnavailable(f"{text}: {reason}" if reason else text))
+            self.owner.lost(BrokerUnavailable(f"{text}: {reason}" if reason else text))
 
     # Out
 
-    def write(self, frames: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Send whole frames; void when the connection is going down, which its channels are told."""
         if self._soon:
-            self._soon.append(frames)
-            frames = b"".join(self._soon)
+            self._soon.append(data)
+            data = b"".join(self._soon)
             self._soon.clear()
         if not self._transport.is_closing():
-            self._transport.write(frames)
+            self._transport.write(data)
 
-    def write_soon(self, frames: bytes) -> None:
+    def write_soon(self, data: bytes) -> None:
         """Send whole frames at the end of this turn of the loop, or before what is sent until then.
 
         For acknowledgements: the consumer acts first, so a crash cannot lose an acknowledged message; and those of
@@ -221,7 +204,7 @@ class SharedSocket(asyncio.BufferedProtocol):
         """
         if not self._soon:
             self._loop.call_soon(self._flush)
-        self._soon.append(frames)
+        self._soon.append(data)
 
     def _flush(self) -> None:
         if self._soon:
@@ -234,17 +217,19 @@ class SharedSocket(asyncio.BufferedProtocol):
         written here, and over an acknowledgement behind a ``channel.close-ok``.
         """
         data, at, kept = self._of_aiormq + data, 0, []
-        while len(data) - at >= AROUND:
+        while len(data) - at >= frames.AROUND:
             kind, number, size = _HEAD(data, at)
-            stop = at + 8 if kind not in _KINDS else at + size + AROUND  # it begins with 8 bytes that are no frame
+            stop = (
+                at + 8 if kind not in _KINDS else at + size + frames.AROUND
+            )  # it begins with 8 bytes that are no frame
             if stop > len(data):
                 break
-            method = data[at + HEAD_SIZE : at + HEAD_SIZE + 4] if kind == METHOD else b""
-            if method == OPEN:
+            method = data[at + frames.HEAD_SIZE : at + frames.HEAD_SIZE + 4] if kind == frames.METHOD else b""
+            if method == frames.OPEN:
                 self.closing.discard(number)
-            if number not in self.closing or method == CLOSE_OK:
+            if number not in self.closing or method == frames.CLOSE_OK:
                 kept.append(data[at:stop])
-            if method == CLOSE:
+            if method == frames.CLOSE:
                 self.closing.add(number)
             at = stop
         self._of_aiormq = data[at:]

@@ -11,20 +11,7 @@ import ssl
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from aiormq.exceptions import (
-    AMQPConnectionError,
-    AMQPError,
-    AuthenticationError,
-    ChannelAccessRefused,
-    ChannelInvalidStateError,
-    ChannelLockedResource,
-    ChannelNotFoundEntity,
-    ChannelPreconditionFailed,
-    ConnectionClosed,
-    ConnectionNotAllowed,
-    ProbableAuthenticationError,
-)
-from aiormq.exceptions import ChannelClosed as AiormqChannelClosed
+from aiormq import exceptions
 
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, ChannelClosed
 from aioresults.transport.base import Connection
@@ -33,11 +20,11 @@ from aioresults.transport.broker_errors import channel_error, connect_error
 T = TypeVar("T")
 
 _CODES: Final[dict[type[BaseException], int]] = {
-    ChannelAccessRefused: 403,
-    ChannelNotFoundEntity: 404,
-    ChannelLockedResource: 405,
-    ChannelPreconditionFailed: 406,
-    ConnectionNotAllowed: 530,
+    exceptions.ChannelAccessRefused: 403,
+    exceptions.ChannelNotFoundEntity: 404,
+    exceptions.ChannelLockedResource: 405,
+    exceptions.ChannelPreconditionFailed: 406,
+    exceptions.ConnectionNotAllowed: 530,
 }
 
 
@@ -51,7 +38,7 @@ async def translated(operation: Coroutine[Any, Any, T], connection: Connection) 
         if is_cancelled_by_caller(error):
             raise
         raise translate(error, connection_lost=True) from error
-    except (AMQPError, ChannelInvalidStateError, OSError) as error:
+    except (exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError) as error:
         raise translate(error, connection_lost=connection.is_closed) from error
     except RuntimeError as error:
         # "Connection was not opened", "... closed"
@@ -68,9 +55,9 @@ def is_cancelled_by_caller(error: BaseException) -> bool:
 
 def translate(error: BaseException | None, *, connection_lost: bool) -> AioResultsError:
     """Return what ``error``, raised by an operation or given as the reason of a close, is in this package."""
-    if isinstance(error, AiormqChannelClosed) and not connection_lost:
+    if isinstance(error, exceptions.ChannelClosed) and not connection_lost:
         return channel_error(_CODES.get(type(error)), str(error.args[-1] or "") if error.args else "")
-    if connection_lost or isinstance(error, (AMQPConnectionError, OSError)):
+    if connection_lost or isinstance(error, (exceptions.AMQPConnectionError, OSError)):
         text = "the connection to the broker was lost"
         return BrokerUnavailable(f"{text}: {error}" if error is not None and str(error) else text)
     return ChannelClosed()
@@ -81,11 +68,11 @@ def translate_connect(error: BaseException) -> BrokerUnavailable:
     match error:
         case BrokerUnavailable():
             return error
-        case ProbableAuthenticationError():
+        case exceptions.ProbableAuthenticationError():
             return BrokerRefused(str(error.args[0]) if error.args else "403 ACCESS_REFUSED")
-        case AuthenticationError():
+        case exceptions.AuthenticationError():
             return BrokerRefused("the broker offers none of the authentication mechanisms known here")
-        case ConnectionClosed():
+        case exceptions.ConnectionClosed():
             code = error.args[0] if len(error.args) > 1 else _CODES.get(type(error))
             return connect_error(code, str(error.args[-1]) if error.args else "")
     if isinstance(error.__cause__, ssl.SSLError) or isinstance(error, ssl.SSLError):

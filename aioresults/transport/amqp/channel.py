@@ -224,13 +224,13 @@ class ChannelCalls:
             self._consumers[tag] = on_message
             if on_cancel is not None:
                 self._on_cancel[tag] = on_cancel
-            flags = {"no_ack": no_ack, "exclusive": exclusive}
-            await self._consume(queue=queue, consumer_tag=tag, **flags, arguments=dict(arguments or {}))
+            table = dict(arguments or {})
+            await self._consume(queue, tag, no_ack=no_ack, exclusive=exclusive, arguments=table)
 
         await self._call(consume())
         return tag
 
-    async def _consume(self, **fields: Any) -> None:
+    async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:
         """Send ``basic.consume`` and wait for the answer."""
         raise NotImplementedError
 
@@ -310,8 +310,8 @@ class AMQPChannel(ChannelCalls):
 
         return await self._call(get())
 
-    async def _consume(self, **fields: Any) -> None:
-        await self._underlay.rpc(frames.BasicConsume(**fields))
+    async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:
+        await self._underlay.rpc(frames.BasicConsume(queue=queue, consumer_tag=consumer_tag, **options))
 
     def discard(self) -> None:
         # Past aiormq's own `close`, which waits behind a call that is not answered, and gives up with the channel open.

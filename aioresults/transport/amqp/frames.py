@@ -168,6 +168,10 @@ class BasicConsume(_AnyName, spec.Basic.Consume):
     """``basic.consume``."""
 
 
+class BasicGet(_AnyName, spec.Basic.Get):
+    """``basic.get``."""
+
+
 # Read
 
 

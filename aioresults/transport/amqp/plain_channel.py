@@ -18,7 +18,8 @@ from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import DeliveryError, PublishError
 
-from aioresults.errors import ChannelError, MessageNacked, MessageReturned, NotSupported
+from aioresults.errors import ChannelError, MessageNacked, MessageReturned
+from aioresults.transport.amqp import frames
 from aioresults.transport.amqp.channel import ChannelCalls, detached, hand_over, refused_publish
 from aioresults.transport.amqp.properties import write_properties
 from aioresults.transport.amqp.translate_errors import translated
@@ -94,28 +95,44 @@ class PlainChannel(ChannelCalls):
         also leaves the answer out when its queue is full; so some room stays.
         """
         connection = self._underlay.connection
-        while connection.write_queue.qsize() >= _MAX_QUEUED and not self.is_closed:  # noqa: ASYNC110 # nobody tells
+        while connection.write_queue.qsize() >= _MAX_QUEUED and not connection.is_closed:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0)
-        if self.is_closed or connection.channels.get(self._underlay.number) is not self._underlay:
+        if connection.channels.get(self._underlay.number) is not self._underlay:
             raise self.closed_error()
 
     async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
-        message = await self._call(_checked(queue, self._underlay.basic_get(queue, no_ack=no_ack)))
+        async def get() -> Any:
+            try:
+                return await self._underlay.basic_get(queue, no_ack=no_ack)
+            except ValueError:  # pamqp refuses the name: what aiormq does, with a frame that takes any
+                self._underlay.getter = self._underlay.create_future()
+                await self._underlay.rpc(frames.BasicGet(queue=queue, no_ack=no_ack))
+                return (await self._underlay.getter)[1]
+
+        message = await self._call(get())
         return None if isinstance(message.delivery, spec.Basic.GetEmpty) else self._delivery(message)
 
-    async def _consume(self, **fields: Any) -> None:
-        on_message = self._consumers[fields["consumer_tag"]]
+    async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:
+        on_message = self._consumers[consumer_tag]
 
         async def deliver(message: DeliveredMessage) -> None:
             if not self.is_closed:
                 hand_over(on_message, self._delivery(message))
 
-        await _checked(fields["queue"], self._underlay.basic_consume(fields.pop("queue"), deliver, **fields))
+        try:
+            await self._underlay.basic_consume(queue, deliver, consumer_tag=consumer_tag, **options)
+        except ValueError:  # the same
+            self._underlay.consumers[consumer_tag] = deliver
+            await self._underlay.rpc(frames.BasicConsume(queue=queue, consumer_tag=consumer_tag, **options))
 
     def discard(self) -> None:
+        async def close() -> None:
+            await self._until_room()  # behind the acknowledgements that wait there
+            await self._underlay.close()
+
         if not self.is_closed:
             self.is_closed = True
-            self._run(self._underlay.close())
+            self._run(close())
 
     def _run(self, operation: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:
@@ -143,13 +160,6 @@ class PlainChannel(ChannelCalls):
             message.consumer_tag,
             message.message_count,
         )
-
-
-async def _checked(queue: str, operation: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return await operation
-    except ValueError as error:
-        raise NotSupported(f"aiormq cannot read from a queue named {queue!r} ({error}); connect by a URL") from error
 
 
 def _to_pamqp(properties: Properties) -> spec.Basic.Properties:

@@ -336,7 +336,8 @@ async def test_no_connection_is_left_to_close_itself(amqp_url: str, proxy: MakeP
         async with asyncio.timeout(0.2):
             await transport.connect()
     made = [each for each in gc.get_objects() if type(each) is aio_pika.Connection and each.url.port == between.port]
-    assert [each.is_closed for each in made] == [True] * len(made)
+    # aio-pika 9 and 10.0 never call one closed that was not connected.
+    assert [each.is_closed or each.transport is None for each in made] == [True] * len(made)
 
 
 async def test_a_node_that_does_not_answer_is_not_tried_twice_in_a_row(amqp_url: str, proxy: MakeProxy) -> None:

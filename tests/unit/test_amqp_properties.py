@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiormq import spec
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pamqp import decode, encode
 
@@ -121,7 +121,10 @@ def test_any_table_is_what_pamqp_reads_or_none(written: bytes) -> None:
 
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
 def test_any_table_of_pamqps_is_read(table: dict[str, Any]) -> None:
-    data = encode.field_table(table)
+    try:
+        data = encode.field_table(table)
+    except struct.error:
+        assume(False)  # pamqp 3 cannot write some negative numbers
     ours = read_properties(b"\x20\x00" + data, 0).headers
     assert same(ours, decode.field_table(data)[1])
 

@@ -361,7 +361,7 @@ async def test_what_the_broker_says_about_the_connection_is_told() -> None:
         closed = marshal(0, spec.Connection.Close(320, "CONNECTION_FORCED", 0, 0))
         feed(socket, said + closed)
         assert log.told == [("blocked", "low on memory"), ("blocked", None)]
-        assert socket.refusal == (320, "CONNECTION_FORCED")
+        assert str(socket.fault) == "320 CONNECTION_FORCED"
         assert log.lost_with == ["the connection to the broker was lost: 320 CONNECTION_FORCED"]
         assert await rest(socket) == said + closed  # aiormq answers
 

@@ -64,6 +64,8 @@ class ChannelCalls:
         self._closed: asyncio.Future[Any] = underlay.closing
         self._closed.add_done_callback(self._aiormq_closed)
         self._reason: AioResultsError | None = None
+        #: Done once the connection is lost.
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._callbacks: dict[object, OnClose] = {}
         self._consumers: dict[str, OnMessage] = {}
         self._on_cancel: dict[str, OnCancel] = {}
@@ -82,6 +84,8 @@ class ChannelCalls:
         if self._reason is None:
             self._reason = reason
             self.is_closed = True
+            if isinstance(reason, BrokerUnavailable):
+                self._lost.set_result(None)
             for callback in tuple(self._callbacks.values()):
                 callback(reason)
 
@@ -106,9 +110,28 @@ class ChannelCalls:
 
     # Calls
 
-    async def _call(self, operation: Coroutine[Any, Any, T]) -> T:
-        """Run a call of aiormq in a task of its own: whoever cancels the caller does not cancel the call."""
-        return await detached(self._in_turn(operation))
+    async def _call(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
+        """Make a call of aiormq, one at a time: it gives the error of a refused one to all that wait in there."""
+
+        async def in_turn() -> T:
+            async with self._turn:
+                if self.is_closed:
+                    raise self.closed_error()
+                return await translated(call(*arguments, **options), self.connection)
+
+        return await self._detached(in_turn())
+
+    async def _detached(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Run ``operation`` as a task of its own, which goes on when the caller is cancelled."""
+        task = asyncio.get_running_loop().create_task(operation)
+        task.add_done_callback(_retrieve)
+        # Not `asyncio.shield`: since Python 3.14 that reports the failure of a task whose caller has left.
+        ends: list[asyncio.Future[Any]] = [task, self._lost]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()  # aiormq may leave it as it is for ever
+            raise self.closed_error()
+        return task.result()
 
     async def _in_turn(self, operation: Coroutine[Any, Any, T]) -> T:
         # aiormq gives the error of the one that was refused to every call that waits for its turn in there.
@@ -129,30 +152,29 @@ class ChannelCalls:
         arguments: Arguments = None,
     ) -> None:
         await self._call(
-            self._underlay.exchange_declare(
-                exchange,
-                exchange_type=type,
-                durable=durable,
-                auto_delete=auto_delete,
-                passive=passive,
-                arguments=dict(arguments or {}),
-            )
+            self._underlay.exchange_declare,
+            exchange,
+            exchange_type=type,
+            durable=durable,
+            auto_delete=auto_delete,
+            passive=passive,
+            arguments=dict(arguments or {}),
         )
 
     async def exchange_delete(self, exchange: str, *, if_unused: bool = False) -> None:
-        await self._call(self._underlay.exchange_delete(exchange, if_unused=if_unused))
+        await self._call(self._underlay.exchange_delete, exchange, if_unused=if_unused)
 
     async def exchange_bind(
         self, destination: str, source: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
         table = dict(arguments or {})
-        await self._call(self._underlay.exchange_bind(destination, source, routing_key, arguments=table))
+        await self._call(self._underlay.exchange_bind, destination, source, routing_key, arguments=table)
 
     async def exchange_unbind(
         self, destination: str, source: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
         table = dict(arguments or {})
-        await self._call(self._underlay.exchange_unbind(destination, source, routing_key, arguments=table))
+        await self._call(self._underlay.exchange_unbind, destination, source, routing_key, arguments=table)
 
     async def queue_declare(
         self,
@@ -172,35 +194,35 @@ class ChannelCalls:
             passive=passive,
             arguments=dict(arguments or {}),
         )
-        ok = await self._call(self._underlay.rpc(frame))
+        ok = await self._call(self._underlay.rpc, frame)
         return DeclareOk(ok.queue or queue, ok.message_count or 0, ok.consumer_count or 0)
 
     async def queue_bind(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
         names = {"queue": queue, "exchange": exchange, "routing_key": routing_key}
-        await self._call(self._underlay.rpc(frames.QueueBind(**names, arguments=dict(arguments or {}))))
+        await self._call(self._underlay.rpc, frames.QueueBind(**names, arguments=dict(arguments or {})))
 
     async def queue_unbind(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
         names = {"queue": queue, "exchange": exchange, "routing_key": routing_key}
-        await self._call(self._underlay.rpc(frames.QueueUnbind(**names, arguments=dict(arguments or {}))))
+        await self._call(self._underlay.rpc, frames.QueueUnbind(**names, arguments=dict(arguments or {})))
 
     async def queue_purge(self, queue: str) -> int:
-        ok = await self._call(self._underlay.rpc(frames.QueuePurge(queue=queue)))
+        ok = await self._call(self._underlay.rpc, frames.QueuePurge(queue=queue))
         return ok.message_count or 0
 
     async def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         frame = frames.QueueDelete(queue=queue, if_unused=if_unused, if_empty=if_empty)
-        ok = await self._call(self._underlay.rpc(frame))
+        ok = await self._call(self._underlay.rpc, frame)
         return ok.message_count or 0
 
     async def basic_qos(self, prefetch_count: int) -> None:
-        await self._call(self._underlay.basic_qos(prefetch_count=prefetch_count))
+        await self._call(self._underlay.basic_qos, prefetch_count=prefetch_count)
 
     async def basic_recover(self) -> None:
-        await self._call(self._underlay.basic_recover(requeue=True))
+        await self._call(self._underlay.basic_recover, requeue=True)
 
     # Consumers
 
@@ -227,7 +249,7 @@ class ChannelCalls:
             table = dict(arguments or {})
             await self._consume(queue, tag, no_ack=no_ack, exclusive=exclusive, arguments=table)
 
-        await self._call(consume())
+        await self._call(consume)
         return tag
 
     async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:
@@ -241,7 +263,7 @@ class ChannelCalls:
             await self._underlay.basic_cancel(consumer_tag)
             self._consumers.pop(consumer_tag, None)
 
-        await self._call(cancel())
+        await self._call(cancel)
 
     def cancelled(self, consumer_tag: str) -> None:
         """Tell the consumer that the broker has cancelled it."""
@@ -308,7 +330,7 @@ class AMQPChannel(ChannelCalls):
             finally:
                 self._getting = None
 
-        return await self._call(get())
+        return await self._call(get)
 
     async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:
         await self._underlay.rpc(frames.BasicConsume(queue=queue, consumer_tag=consumer_tag, **options))
@@ -421,15 +443,6 @@ def _fail(future: asyncio.Future[None], error: AioResultsError) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()  # or asyncio logs it, where its caller is cancelled at this moment
-
-
-async def detached(operation: Coroutine[Any, Any, T]) -> T:
-    """Run ``operation`` as a task of its own, which goes on if the caller is cancelled."""
-    task = asyncio.get_running_loop().create_task(operation)
-    task.add_done_callback(_retrieve)
-    # Not `asyncio.shield`: since Python 3.14 that reports the failure of a task whose caller has left.
-    await asyncio.wait([task])
-    return task.result()
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

@@ -21,7 +21,6 @@ from aioresults.transport.amqp.plain_channel import PlainChannel
 from aioresults.transport.amqp.shared_socket import SharedSocket, SocketFactory
 from aioresults.transport.amqp.translate_errors import translate, translate_connect, translated
 from aioresults.transport.base import OnBlocked, OnClose
-from aioresults.transport.broker_errors import connect_error
 
 logger = logging.getLogger("aioresults")
 
@@ -112,8 +111,8 @@ class AMQPTransport:
             await connection.close()  # see AMQPConnection.close
             if factory.socket is not None:
                 factory.socket.abort()
-                if factory.socket.refusal is not None:
-                    raise connect_error(*factory.socket.refusal) from error
+                if factory.socket.fault is not None:
+                    raise factory.socket.fault from error
             raise
 
     def as_uri(self, include_password: bool = False) -> str:

@@ -20,7 +20,7 @@ from aiormq.exceptions import DeliveryError, PublishError
 
 from aioresults.errors import ChannelError, MessageNacked, MessageReturned
 from aioresults.transport.amqp import frames
-from aioresults.transport.amqp.channel import ChannelCalls, detached, hand_over, refused_publish
+from aioresults.transport.amqp.channel import ChannelCalls, hand_over, refused_publish
 from aioresults.transport.amqp.properties import write_properties
 from aioresults.transport.amqp.translate_errors import translated
 from aioresults.transport.base import Connection, Delivery, Properties
@@ -69,7 +69,7 @@ class PlainChannel(ChannelCalls):
                 raise MessageNacked("the broker did not take the message (negative confirm)") from error
 
         try:
-            await detached(translated(publish(), self.connection))
+            await self._detached(translated(publish(), self.connection))
         except ChannelError as error:
             raise refused_publish(error, body, exchange) from error
 
@@ -109,7 +109,7 @@ class PlainChannel(ChannelCalls):
                 await self._underlay.rpc(frames.BasicGet(queue=queue, no_ack=no_ack))
                 return (await self._underlay.getter)[1]
 
-        message = await self._call(get())
+        message = await self._call(get)
         return None if isinstance(message.delivery, spec.Basic.GetEmpty) else self._delivery(message)
 
     async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:

@@ -17,6 +17,7 @@ from aiormq.exceptions import AMQPConnectionError
 from aioresults.errors import BrokerUnavailable
 from aioresults.transport.amqp import frames
 from aioresults.transport.amqp.properties import read_short_string
+from aioresults.transport.broker_errors import connect_error
 
 _HEAD: Final = struct.Struct(">BHI").unpack_from
 _KINDS: Final = frozenset((frames.METHOD, frames.HEADER, frames.BODY, frames.HEARTBEAT[0]))
@@ -57,8 +58,8 @@ class SharedSocket(asyncio.BufferedProtocol):
         self.writer: FilteringWriter
         #: Who is told what happens; None until aiormq has opened the connection.
         self.owner: SocketOwner | None = None
-        #: What the broker said as it closed the connection.
-        self.refusal: tuple[int, str] | None = None
+        #: Why the broker, or something that it sent, ended the connection: what an attempt to connect then raises.
+        self.fault: BrokerUnavailable | None = None
         #: Bytes that a frame may have; 0 for any number.
         self.frame_max = 0
         #: The channels whose messages do not go through aiormq.
@@ -88,7 +89,8 @@ class SharedSocket(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stream.connection_lost(error)
-        self._lost("" if error is None else str(error))
+        text = "the connection to the broker was lost"
+        self._lost(BrokerUnavailable(text if error is None else f"{text}: {error}"))
 
     def eof_received(self) -> bool:
         self._stream.eof_received()
@@ -115,10 +117,10 @@ class SharedSocket(asyncio.BufferedProtocol):
         try:
             at = self._split(data)
         except (ValueError, IndexError, struct.error) as error:
-            reason = f"what the broker sent cannot be read: {error}"
-            self.reader.set_exception(AMQPConnectionError(reason))
+            self.fault = BrokerUnavailable(f"the connection was closed: what the broker sent cannot be read: {error}")
+            self.reader.set_exception(AMQPConnectionError(str(self.fault)))
             self._transport.abort()
-            self._lost(reason)
+            self._lost(self.fault)
             return
         if at < len(data):
             self._pieces.append(data[at:])
@@ -173,17 +175,16 @@ class SharedSocket(asyncio.BufferedProtocol):
             self._largest = self.frame_max or 2**32
         elif method == _CONNECTION_CLOSE:
             code, text, _ = frames.read_code_and_text(payload)
-            self.refusal = code, text
-            self._lost(f"{code} {text}")
+            self.fault = connect_error(code, text)
+            self._lost(BrokerUnavailable(f"the connection to the broker was lost: {code} {text}"))
         elif self.owner is not None and method == _BLOCKED:
             self.owner.blocked(read_short_string(payload, 4)[0] or "no reason given")
         elif self.owner is not None and method == _UNBLOCKED:
             self.owner.blocked(None)
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, error: BrokerUnavailable) -> None:
         if self.owner is not None:
-            text = "the connection to the broker was lost"
-            self.owner.lost(BrokerUnavailable(f"{text}: {reason}" if reason else text))
+            self.owner.lost(error)
 
     # Out
 

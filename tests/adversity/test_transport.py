@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import gc
 import secrets
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aio_pika
+import aiormq
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
@@ -340,6 +342,58 @@ async def test_no_connection_is_left_to_close_itself(amqp_url: str, proxy: MakeP
     assert [each.is_closed or each.transport is None for each in made] == [True] * len(made)
 
 
+@pytest.mark.parametrize("answer", [b"AMQP\x00\x00\x09\x01", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x01" * 100])
+async def test_a_server_that_speaks_something_else(answer: bytes) -> None:
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(100):
+                pass
+        closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        transport = AMQPTransport([f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}/"])
+        with pytest.raises(BrokerUnavailable, match="what the broker sent cannot be read"):
+            await asyncio.wait_for(transport.connect(), 30)
+        await asyncio.wait_for(closed.wait(), 30)
+
+
+async def test_an_aiormq_that_does_not_let_us_open_the_socket(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(aiormq, "TransportFactory")
+    transport = transport_for(amqp_url)
+    for _ in range(2):
+        connection = await transport.connect()
+        channel = await connection.channel(confirms=True)
+        delivery = await channel.basic_get(await _queue(channel, b"x"))
+        assert delivery is not None
+        assert delivery.body == b"x"
+        await connection.close()
+    assert caplog.text.count("does not let us open the socket") == 1
+
+
+async def test_the_connection_of_others_is_left_as_it_was(amqp_url: str) -> None:
+    """Blocked or not, lost or not: aiormq's own part goes on as without us."""
+    shared = await aio_pika.connect(amqp_url)
+    assert shared.transport is not None
+    theirs = shared.transport.connection
+    before = {name: value for name, value in vars(theirs).items() if not isinstance(value, set | dict)}
+    connections = [AMQPConnection(shared), AMQPConnection(shared)]
+    for connection in connections:
+        channel = await connection.channel(confirms=True)
+        await channel.basic_get(await _queue(channel, b"x"))
+        await channel.close()
+    after = {name: value for name, value in vars(theirs).items() if name in before}
+    changed = {name for name in before if after[name] is not before[name]}
+    assert {name for name in changed if "last" not in name} == set()  # when it has last read something
+    assert theirs.channels == {}
+    await shared.close()
+
+
 async def test_a_node_that_does_not_answer_is_not_tried_twice_in_a_row(amqp_url: str, proxy: MakeProxy) -> None:
     silent = await proxy(amqp_url)
     silent.stall()
@@ -367,13 +421,15 @@ async def test_a_connection_whose_caller_left_while_it_was_opened_is_closed(amqp
     await eventually(lambda: between.accepted > 0 and between.connections == 0)
 
 
-@pytest.mark.parametrize("operation", ["basic_publish", "queue_declare"])
+@pytest.mark.parametrize("operation", ["basic_publish", "queue_declare", "channel"])
 async def test_every_call_ends_when_the_connection_is_lost(
     amqp_url: str, proxy: MakeProxy, operation: str, connect: Connect
 ) -> None:
     def call(channel: Channel) -> Awaitable[object]:
         if operation == "basic_publish":
             return channel.basic_publish(b"x" * 5000, Properties(), "", queue)
+        if operation == "channel":
+            return channel.connection.channel()
         return channel.queue_declare(queue, passive=True)
 
     direct = await connect(amqp_url)

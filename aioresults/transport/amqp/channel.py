@@ -86,8 +86,8 @@ class ChannelCalls:
             self.is_closed = True
             if isinstance(reason, BrokerUnavailable):
                 self._lost.set_result(None)
-            for callback in tuple(self._callbacks.values()):
-                callback(reason)
+            for callback in self._callbacks.values():
+                asyncio.get_running_loop().call_soon(callback, reason)
 
     def _aiormq_closed(self, closed: asyncio.Future[Any]) -> None:
         reason = None if closed.cancelled() else closed.exception()
@@ -286,10 +286,8 @@ class AMQPChannel(ChannelCalls):
         super().__init__(connection, channel, underlay)
         self._number: int = underlay.number
         self._socket = socket
-        # A message that comes back is known by its id, so each has one of its own.
-        self._name = uuid4().hex
-        self._numbers = itertools.count(1)
-        self._confirms = Confirms() if confirms else None
+        self._is_confirming = confirms
+        self._confirms = Confirms()
         self._getting: asyncio.Future[Delivery | None] | None = None
         socket.channels[self._number] = frames.FrameAssembler(self)
 
@@ -298,20 +296,23 @@ class AMQPChannel(ChannelCalls):
     ) -> None:
         if self.is_closed:
             raise self.closed_error()
-        message_id = properties.message_id
-        if not message_id:
-            message_id = f"{self._name}.{next(self._numbers)}"
+        # A message that comes back is known by its id, so each has one of its own.
+        message_id = properties.message_id or uuid4().hex
+        if message_id != properties.message_id:
             properties = replace(properties, message_id=message_id)
         written = frames.publish(
             self._number, body, properties, exchange, routing_key, mandatory=mandatory, max_size=self._socket.frame_max
         )
-        confirm = None if self._confirms is None else self._confirms.expect(message_id)
+        confirm = self._confirms.expect(message_id) if self._is_confirming else None
         self._socket.write(written)
         if confirm is not None:
             try:
                 await confirm
             except ChannelError as error:
-                raise refused_publish(error, body, exchange) from error
+                if is_of_publish(error, body, exchange):
+                    raise
+                # Whatever closes the channel ends all that wait for their confirms.
+                raise ChannelClosed(error.reply_code, error.reply_text) from error
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         if not self.is_closed:
@@ -325,10 +326,7 @@ class AMQPChannel(ChannelCalls):
         async def get() -> Delivery | None:
             self._getting = asyncio.get_running_loop().create_future()
             self._socket.write(frames.get(self._number, queue, no_ack=no_ack))
-            try:
-                return await self._getting
-            finally:
-                self._getting = None
+            return await self._getting
 
         return await self._call(get)
 
@@ -343,8 +341,7 @@ class AMQPChannel(ChannelCalls):
             self._socket.closing.add(self._number)
 
     def ended(self, reason: AioResultsError) -> None:
-        if self._confirms is not None:
-            self._confirms.fail(reason)
+        self._confirms.fail(reason)
         if self._getting is not None and not self._getting.done():
             self._getting.set_exception(reason)
         super().ended(reason)
@@ -368,13 +365,11 @@ class AMQPChannel(ChannelCalls):
 
     def returned(self, message_id: str | None, error: MessageReturned) -> None:
         """Fail a publish whose message found no queue."""
-        if self._confirms is not None:
-            self._confirms.give_back(message_id, error)
+        self._confirms.give_back(message_id, error)
 
     def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> None:
         """End the publishes that the broker has answered."""
-        if self._confirms is not None:
-            self._confirms.answer(delivery_tag, multiple=multiple, ack=ack)
+        self._confirms.answer(delivery_tag, multiple=multiple, ack=ack)
 
     def cancelled(self, consumer_tag: str) -> None:
         capabilities = self._underlay.connection.server_properties.get("capabilities") or {}
@@ -449,14 +444,6 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
     # The outcome of an operation whose caller left is nobody's; asyncio would log it.
     if not task.cancelled():
         task.exception()
-
-
-def refused_publish(error: ChannelError, body: bytes, exchange: str) -> ChannelError:
-    """Return the error for a publish that was not answered when its channel was closed with ``error``.
-
-    Whatever closes the channel ends all that wait for their confirms.
-    """
-    return error if is_of_publish(error, body, exchange) else ChannelClosed(error.reply_code, error.reply_text)
 
 
 def hand_over(on_message: OnMessage, delivery: Delivery) -> None:

@@ -138,6 +138,8 @@ class AMQPConnection:
         self._socket = socket
         self._closing = False
         self._reason: BrokerUnavailable | None = None
+        #: Done once the connection is lost.
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._callbacks: list[OnClose] = []
         self._on_blocked: list[OnBlocked] = []
         self._channels: set[AMQPChannel | PlainChannel] = set()
@@ -168,41 +170,38 @@ class AMQPConnection:
     def blocked(self, reason: str | None) -> None:
         """The broker blocks publishers, or does so no longer (None)."""
         for callback in self._on_blocked:
-            callback(reason)
+            asyncio.get_running_loop().call_soon(callback, reason)
 
     def lost(self, error: BrokerUnavailable) -> None:
         """The connection is gone; the first error counts."""
         if self._reason is None:
             self._reason = error
-            for channel in tuple(self._channels):
+            self._gone.set_result(None)
+            for channel in self._channels:
                 channel.ended(error)
             if not self._closing:
                 for callback in self._callbacks:
-                    callback(error)
+                    asyncio.get_running_loop().call_soon(callback, error)
 
     def _aiormq_closed(self, closed: asyncio.Future[Any]) -> None:
-        self._empty_write_queue()
         if self._socket is not None:
             self._socket.abort()
         error = translate(None if closed.cancelled() else closed.exception(), connection_lost=True)
         assert isinstance(error, BrokerUnavailable)
         self.lost(error)
 
-    def _empty_write_queue(self) -> None:
-        """Wake the calls that wait for room among the frames to be sent: aiormq leaves them there for ever."""
-        frames: asyncio.Queue[Any] = self._underlay.write_queue
-        if not frames.empty():
-            while not frames.empty():
-                frames.get_nowait()
-            asyncio.get_running_loop().call_soon(self._empty_write_queue)  # what they have put there since
-
     async def channel(self, *, confirms: bool = False) -> AMQPChannel | PlainChannel:
         opening = asyncio.get_running_loop().create_task(translated(self._open_channel(confirms), self))
+        ends: list[asyncio.Future[Any]] = [opening, self._gone]
         try:
-            await asyncio.wait([opening])
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             opening.add_done_callback(_discard)
             raise
+        if not opening.done():  # aiormq may leave it as it is for ever
+            opening.add_done_callback(_discard)
+            opening.cancel()
+            raise BrokerUnavailable("the connection to the broker was lost")
         return opening.result()
 
     async def _open_channel(self, confirms: bool) -> AMQPChannel | PlainChannel:

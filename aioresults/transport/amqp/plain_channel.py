@@ -18,12 +18,13 @@ from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import DeliveryError, PublishError
 
-from aioresults.errors import ChannelError, MessageNacked, MessageReturned
+from aioresults.errors import ChannelClosed, ChannelError, MessageNacked, MessageReturned
 from aioresults.transport.amqp import frames
-from aioresults.transport.amqp.channel import ChannelCalls, hand_over, refused_publish
+from aioresults.transport.amqp.channel import ChannelCalls, hand_over
 from aioresults.transport.amqp.properties import write_properties
 from aioresults.transport.amqp.translate_errors import translated
 from aioresults.transport.base import Connection, Delivery, Properties
+from aioresults.transport.broker_errors import is_of_publish
 
 #: Names of properties here and in pamqp; `timestamp` has another type there.
 _NAMES: Final = {
@@ -71,7 +72,9 @@ class PlainChannel(ChannelCalls):
         try:
             await self._detached(translated(publish(), self.connection))
         except ChannelError as error:
-            raise refused_publish(error, body, exchange) from error
+            if is_of_publish(error, body, exchange):
+                raise
+            raise ChannelClosed(error.reply_code, error.reply_text) from error
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         self._settle(self._underlay.basic_ack, delivery_tag, multiple=multiple)

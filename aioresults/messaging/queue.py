@@ -13,7 +13,7 @@ from aioresults.messaging.body_codec import BodyCodec
 from aioresults.messaging.exchange import Binding, Entity, Exchange, name_of
 from aioresults.messaging.message import Message
 from aioresults.transport.base import Channel, DeclareOk
-from aioresults.transport.replies import is_of_queue
+from aioresults.transport.broker_errors import is_of_queue
 
 #: The arguments that RabbitMQ knows the attributes of a queue by; those in seconds become milliseconds.
 _LIMITS: Final = {

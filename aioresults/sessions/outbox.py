@@ -41,7 +41,7 @@ from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.retry import TRANSIENT_ERRORS, RetryPolicy
 from aioresults.serialization.report_codec import ReportCodec
 from aioresults.sessions.sessions import Session, Sessions
-from aioresults.transport.replies import message_size_limit
+from aioresults.transport.broker_errors import message_size_limit
 
 #: A batch is bounded by count and bytes: more saves nothing, and delays the first of its reports.
 MAX_BATCH_COUNT: Final = 300

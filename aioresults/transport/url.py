@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from aioresults.errors import ConfigurationError
-from aioresults.transport.amqp import AMQPTransport
 from aioresults.transport.base import Transport
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 
@@ -35,7 +34,7 @@ def transport_for(
             raise ConfigurationError(
                 f"connection must be a callable that opens an aio-pika connection, not {connection!r}"
             )
-        return AMQPTransport([], connection=connection)
+        return _amqp([], connection=connection)
     given: object = url
     urls: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if not urls:
@@ -47,7 +46,14 @@ def transport_for(
         return MemoryTransport(MemoryBroker.named(parts[0].netloc + parts[0].path))
     if any(part.scheme == "memory" for part in parts):
         raise ConfigurationError("memory:// is one broker; it cannot be one URL of several")
-    return AMQPTransport(urls, heartbeat=heartbeat, ssl_context=ssl_context)
+    return _amqp(urls, heartbeat=heartbeat, ssl_context=ssl_context)
+
+
+def _amqp(urls: list[Any], **options: Any) -> Transport:
+    # Imported here: aio-pika takes longer to import than all of this package, and memory:// needs none of it.
+    from aioresults.transport.amqp import AMQPTransport
+
+    return AMQPTransport(urls, **options)
 
 
 def _parse(url: object) -> SplitResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import gc
 import secrets
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aio_pika
+import aiormq
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
@@ -26,6 +28,16 @@ from tests.eventually import eventually
 from tests.proxy import Proxy
 
 MakeProxy = Callable[[str], Awaitable[Proxy]]
+Connect = Callable[[str], Awaitable[Any]]
+
+
+@pytest.fixture(params=["socket", "plain", "robust"])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Open a connection: on a socket of ours, or with aio-pika's, as users open them."""
+    if request.param == "socket":
+        return lambda url: transport_for(url).connect()
+    opener = aio_pika.connect if request.param == "plain" else aio_pika.connect_robust
+    return lambda url: transport_for("", connection=lambda: opener(url)).connect()
 
 
 def _open_channels(connection: Any) -> int:
@@ -47,8 +59,8 @@ async def _error(call: Awaitable[object]) -> type[BaseException] | None:
     return None
 
 
-async def test_only_the_refused_call_gets_the_refusal(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_only_the_refused_call_gets_the_refusal(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     queue = await _queue(await connection.channel(confirms=True))
     channel = await connection.channel()
 
@@ -64,8 +76,8 @@ async def test_only_the_refused_call_gets_the_refusal(amqp_url: str) -> None:
     await connection.close()
 
 
-async def test_channels_that_the_broker_closes_do_not_cost_the_connection(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_channels_that_the_broker_closes_do_not_cost_the_connection(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
 
     async def look() -> None:
         channel = await connection.channel()
@@ -77,9 +89,9 @@ async def test_channels_that_the_broker_closes_do_not_cost_the_connection(amqp_u
     await connection.close()
 
 
-async def test_channel_numbers_are_used_again_as_late_as_can_be(amqp_url: str) -> None:
-    connection: Any = await transport_for(amqp_url).connect()
-    connection._numbers._max = 10
+async def test_channel_numbers_are_used_again_as_late_as_can_be(amqp_url: str, connect: Connect) -> None:
+    connection: Any = await connect(amqp_url)
+    connection._max_number = 10
     for _ in range(3):
         channels = [await connection.channel() for _ in range(10)]
         assert await _error(connection.channel()) is BrokerUnavailable
@@ -89,8 +101,8 @@ async def test_channel_numbers_are_used_again_as_late_as_can_be(amqp_url: str) -
     await connection.close()
 
 
-async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     queue = await _queue(await connection.channel(confirms=True))
     channel = await connection.channel(confirms=True)
     calls = [
@@ -102,8 +114,8 @@ async def test_publishes_beside_a_refused_one_fail_with_errors_of_ours(amqp_url:
     await connection.close()
 
 
-async def test_publishes_behind_a_refused_one_do_not_cost_the_connection(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_publishes_behind_a_refused_one_do_not_cost_the_connection(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     queue = await _queue(await connection.channel(confirms=True))
     for turns in range(60):
         channel = await connection.channel(confirms=True)
@@ -119,8 +131,8 @@ async def test_publishes_behind_a_refused_one_do_not_cost_the_connection(amqp_ur
     await connection.close()
 
 
-async def test_a_channel_discarded_during_a_call_does_not_cost_the_connection(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_a_channel_discarded_during_a_call_does_not_cost_the_connection(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     for turns in range(10):
         for _ in range(5):
             channel = await connection.channel()
@@ -138,7 +150,7 @@ async def test_a_cancel_right_behind_the_answer_to_consume_is_told(amqp_url: str
     connection: Any = await transport_for(amqp_url).connect()
     other = await (await transport_for(amqp_url).connect()).channel()
     channel, queue, cancelled = await connection.channel(), await _queue(other), asyncio.Event()
-    transport, tag = connection._wire._transport, "t" * 100
+    transport, tag = connection._socket._transport, "t" * 100
 
     def unread() -> int:
         count = fcntl.ioctl(transport.get_extra_info("socket"), termios.FIONREAD, bytes(4))
@@ -201,7 +213,7 @@ async def test_an_acknowledgement_is_sent_after_the_turn_in_which_it_was_given(
     channel = await connection.channel(confirms=True)
     sent: list[bytes] = []
     with monkeypatch.context() as patched:
-        patched.setattr(connection._wire, "_transport", SimpleNamespace(write=sent.append, is_closing=lambda: False))
+        patched.setattr(connection._socket, "_transport", SimpleNamespace(write=sent.append, is_closing=lambda: False))
         channel.basic_ack(1)
         channel.basic_nack(2)
         assert sent == []
@@ -216,13 +228,15 @@ async def test_an_acknowledgement_is_sent_after_the_turn_in_which_it_was_given(
     await connection.close()
 
 
-async def test_messages_alone_keep_a_connection_alive(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_alone_keep_a_connection_alive(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, connect: Connect
+) -> None:
     """A broker that has messages to send sends no heartbeats."""
     clock = Clock(monkeypatch)
-    other = await transport_for(amqp_url).connect()
+    other = await connect(amqp_url)
     publisher = await other.channel(confirms=True)
     queue = await _queue(publisher)
-    connection = await transport_for(amqp_url).connect()
+    connection = await connect(amqp_url)
     consumer = await connection.channel()
     received: list[bytes] = []
     await consumer.basic_consume(queue, lambda delivery: received.append(delivery.body), no_ack=True)
@@ -235,9 +249,9 @@ async def test_messages_alone_keep_a_connection_alive(amqp_url: str, monkeypatch
     await other.close()
 
 
-async def test_acks_behind_a_refused_call_do_not_cost_the_connection(amqp_url: str) -> None:
+async def test_acks_behind_a_refused_call_do_not_cost_the_connection(amqp_url: str, connect: Connect) -> None:
     for turns in range(20, 60, 5):
-        connection = await transport_for(amqp_url).connect()
+        connection = await connect(amqp_url)
         queue = await _queue(await connection.channel(confirms=True), *[b"x"] * 1000)
         channel = await connection.channel()
         await channel.basic_qos(100)
@@ -250,8 +264,8 @@ async def test_acks_behind_a_refused_call_do_not_cost_the_connection(amqp_url: s
         await connection.close()
 
 
-async def test_a_channel_whose_caller_left_while_it_was_opened_is_closed(amqp_url: str) -> None:
-    connection = await transport_for(amqp_url).connect()
+async def test_a_channel_whose_caller_left_while_it_was_opened_is_closed(amqp_url: str, connect: Connect) -> None:
+    connection = await connect(amqp_url)
     for turns in range(20):
         opening = asyncio.create_task(connection.channel())
         for _ in range(turns):
@@ -264,11 +278,13 @@ async def test_a_channel_whose_caller_left_while_it_was_opened_is_closed(amqp_ur
     await connection.close()
 
 
-async def test_closing_a_channel_whose_get_is_not_answered_returns_the_message(amqp_url: str, proxy: MakeProxy) -> None:
-    direct = await transport_for(amqp_url).connect()
+async def test_closing_a_channel_whose_get_is_not_answered_returns_the_message(
+    amqp_url: str, proxy: MakeProxy, connect: Connect
+) -> None:
+    direct = await connect(amqp_url)
     queue = await _queue(await direct.channel(confirms=True), b"kept")
     slow = await proxy(amqp_url)
-    connection = await transport_for(slow.url_for(amqp_url)).connect()
+    connection = await connect(slow.url_for(amqp_url))
     channel = await connection.channel()
     slow.stall()
     getting = asyncio.create_task(channel.basic_get(queue))
@@ -291,9 +307,9 @@ async def test_closing_a_channel_whose_get_is_not_answered_returns_the_message(a
     await direct.close()
 
 
-async def test_a_loss_is_told_to_those_who_ask_after_it(amqp_url: str, proxy: MakeProxy) -> None:
+async def test_a_loss_is_told_to_those_who_ask_after_it(amqp_url: str, proxy: MakeProxy, connect: Connect) -> None:
     between = await proxy(amqp_url)
-    connection: Connection = await transport_for(between.url_for(amqp_url)).connect()
+    connection: Connection = await connect(between.url_for(amqp_url))
     channel = await connection.channel()
     between.drop()
     await eventually(lambda: connection.is_closed)
@@ -322,7 +338,60 @@ async def test_no_connection_is_left_to_close_itself(amqp_url: str, proxy: MakeP
         async with asyncio.timeout(0.2):
             await transport.connect()
     made = [each for each in gc.get_objects() if type(each) is aio_pika.Connection and each.url.port == between.port]
-    assert [each.is_closed for each in made] == [True] * len(made)
+    # aio-pika 9 and 10.0 never call one closed that was not connected.
+    assert [each.is_closed or each.transport is None for each in made] == [True] * len(made)
+
+
+@pytest.mark.parametrize("answer", [b"AMQP\x00\x00\x09\x01", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x01" * 100])
+async def test_a_server_that_speaks_something_else(answer: bytes) -> None:
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(100):
+                pass
+        closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        transport = AMQPTransport([f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}/"])
+        with pytest.raises(BrokerUnavailable, match="what the broker sent cannot be read"):
+            await asyncio.wait_for(transport.connect(), 30)
+        await asyncio.wait_for(closed.wait(), 30)
+
+
+async def test_an_aiormq_that_does_not_let_us_open_the_socket(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(aiormq, "TransportFactory")
+    transport = transport_for(amqp_url)
+    for _ in range(2):
+        connection = await transport.connect()
+        channel = await connection.channel(confirms=True)
+        delivery = await channel.basic_get(await _queue(channel, b"x"))
+        assert delivery is not None
+        assert delivery.body == b"x"
+        await connection.close()
+    assert caplog.text.count("does not let us open the socket") == 1
+
+
+async def test_the_connection_of_others_is_left_as_it_was(amqp_url: str) -> None:
+    """Blocked or not, lost or not: aiormq's own part goes on as without us."""
+    shared = await aio_pika.connect(amqp_url)
+    assert shared.transport is not None
+    theirs = shared.transport.connection
+    before = {name: value for name, value in vars(theirs).items() if not isinstance(value, set | dict | float)}
+    connections = [AMQPConnection(shared), AMQPConnection(shared)]
+    for connection in connections:
+        channel = await connection.channel(confirms=True)
+        await channel.basic_get(await _queue(channel, b"x"))
+        await channel.close()
+    after = {name: value for name, value in vars(theirs).items() if name in before}
+    changed = {name for name in before if after[name] is not before[name]}
+    assert changed == set()
+    assert theirs.channels == {}
+    await shared.close()
 
 
 async def test_a_node_that_does_not_answer_is_not_tried_twice_in_a_row(amqp_url: str, proxy: MakeProxy) -> None:
@@ -352,19 +421,22 @@ async def test_a_connection_whose_caller_left_while_it_was_opened_is_closed(amqp
     await eventually(lambda: between.accepted > 0 and between.connections == 0)
 
 
-@pytest.mark.parametrize("operation", ["basic_publish", "queue_declare"])
-async def test_every_call_ends_when_the_connection_is_lost(amqp_url: str, proxy: MakeProxy, operation: str) -> None:
+@pytest.mark.parametrize("operation", ["basic_publish", "queue_declare", "channel"])
+async def test_every_call_ends_when_the_connection_is_lost(
+    amqp_url: str, proxy: MakeProxy, operation: str, connect: Connect
+) -> None:
     def call(channel: Channel) -> Awaitable[object]:
         if operation == "basic_publish":
             return channel.basic_publish(b"x" * 5000, Properties(), "", queue)
+        if operation == "channel":
+            return channel.connection.channel()
         return channel.queue_declare(queue, passive=True)
 
-    direct = await transport_for(amqp_url).connect()
+    direct = await connect(amqp_url)
     queue = await _queue(await direct.channel())
     between = await proxy(amqp_url)
-    transport = transport_for(between.url_for(amqp_url))
     for turns in range(0, 60, 2):
-        connection = await transport.connect()
+        connection = await connect(between.url_for(amqp_url))
         channels = [await connection.channel(confirms=True) for _ in range(15)]
         calling = asyncio.gather(*(_error(call(channel)) for channel in channels * 10))
         for _ in range(turns):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from aioresults.errors import AioResultsError, BrokerUnavailable, MessageNacked, MessageReturned
-from aioresults.transport.amqp.confirms import Confirms
+from aioresults.transport.amqp.channel import Confirms
 
 
 def outcomes(futures: list[asyncio.Future[None]]) -> list[type[BaseException] | str]:

@@ -12,7 +12,7 @@ from aioresults.messaging import body_codec
 from aioresults.messaging.body_codec import BodyCodec
 from aioresults.messaging.message import WRITTEN
 from aioresults.transport.base import Properties
-from aioresults.transport.replies import is_of_publish
+from aioresults.transport.broker_errors import is_of_publish
 
 
 class TestReading:

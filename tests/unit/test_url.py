@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -70,3 +72,20 @@ def test_errors_do_not_repeat_passwords(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         transport_for(url)
     assert "s3cret" not in f"{caught.value!s}{caught.value.__cause__!r}"
+
+
+LIBRARIES = "print(sorted({name.partition('.')[0] for name in sys.modules} & {'aio_pika', 'aiormq', 'pamqp', 'yarl'}))"
+
+
+@pytest.mark.parametrize(
+    ("program", "imported"),
+    [
+        ("AMQPBackend", "[]"),
+        ("AMQPBackend('memory://light')", "[]"),
+        ("AMQPBackend('amqp://localhost/')", "['aio_pika', 'aiormq', 'pamqp', 'yarl']"),
+    ],
+)
+def test_the_amqp_libraries_are_imported_by_the_first_backend_that_needs_them(program: str, imported: str) -> None:
+    code = f"import sys; from aioresults import AMQPBackend; {program}; {LIBRARIES}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == imported

@@ -1,9 +1,8 @@
-"""The operations of one channel, on the aiormq channel under the aio-pika channel.
+"""The operations of one channel, on the aiormq channel under an aio-pika channel.
 
-Why under it, measured on aiormq 7.2: cancelling or timing out an RPC closes its channel (aiormq#55), so each RPC runs
-as a task of its own, shielded from its caller; and consumers are told of a broker's cancel through a plain callback,
-because an RPC inside that callback deadlocks aiormq's reader. What goes with each message (publish, confirm, delivery,
-acknowledgement) passes aiormq by: see ``frame_reader``.
+Why under it, measured on aiormq 7.2: cancelling or timing out a call closes its channel (aiormq#55), so each call runs
+as a task of its own. What goes with each message (publish, confirm, delivery, acknowledgement) passes aiormq by where
+the socket is ours: see ``shared_socket``; for other connections there is ``plain_channel``.
 """
 
 from __future__ import annotations
@@ -13,28 +12,21 @@ import itertools
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar
 from uuid import uuid4
-
-import pamqp.frame
-from aio_pika.abc import AbstractChannel
-from aiormq import Channel as UnderlayChannel
-from aiormq import spec
 
 from aioresults.errors import (
     AioResultsError,
     BrokerUnavailable,
     ChannelClosed,
     ChannelError,
+    MessageNacked,
     MessageReturned,
     NotSupported,
 )
 from aioresults.transport.amqp import frames
-from aioresults.transport.amqp.arrivals import Arrivals
-from aioresults.transport.amqp.confirms import Confirms
-from aioresults.transport.amqp.frame_queue import FrameQueue
-from aioresults.transport.amqp.outcome import CLOSE_TIMEOUT, detached, translate
-from aioresults.transport.amqp.wire import Wire
+from aioresults.transport.amqp.shared_socket import SharedSocket
+from aioresults.transport.amqp.translate_errors import translate, translated
 from aioresults.transport.base import (
     Arguments,
     Connection,
@@ -45,65 +37,40 @@ from aioresults.transport.base import (
     OnMessage,
     Properties,
 )
-from aioresults.transport.replies import is_of_publish
+from aioresults.transport.broker_errors import channel_error, is_of_publish
 
 T = TypeVar("T")
 
 logger = logging.getLogger("aioresults")
 
+#: Closing is bounded: aiormq waits up to a heartbeat for the broker's answer, without limit when heartbeats are off.
+CLOSE_TIMEOUT: Final = 3.0
 
-class AMQPChannel:
-    """One channel; the aio-pika channel is kept beside the aiormq one so that it lives as long.
+
+class ChannelCalls:
+    """The calls that have an answer of their own, and how a channel ends: the same on every connection.
 
     Args:
-        wire: what frames are written to, and where those of messages come from.
-        confirms: whether the broker confirms what is published.
+        channel: the aio-pika channel, kept so that it lives as long.
+        underlay: the aiormq channel.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        is_lost: Callable[[], bool],
-        wire: Wire,
-        channel: AbstractChannel,
-        underlay: UnderlayChannel,
-        *,
-        confirms: bool,
-    ) -> None:
-        self._connection = connection
-        self._is_lost = is_lost
-        self._wire = wire
+    def __init__(self, connection: Connection, channel: object, underlay: Any) -> None:
+        self.connection = connection
+        self.is_closed = False
         self._channel = channel
         self._underlay = underlay
-        self._number: int = underlay.number
-        # A message that comes back is known by its id, so each has one of its own.
-        self._name = uuid4().hex
-        self._numbers = itertools.count(1)
         self._turn = asyncio.Lock()
-        self._closing = False
-        self._closed = underlay.closing
+        self._closed: asyncio.Future[Any] = underlay.closing
+        self._closed.add_done_callback(self._aiormq_closed)
         self._reason: AioResultsError | None = None
+        #: Done once the connection is lost.
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._callbacks: dict[object, OnClose] = {}
+        self._consumers: dict[str, OnMessage] = {}
         self._on_cancel: dict[str, OnCancel] = {}
-        # aiormq's own, which it looks into when the broker cancels a consumer; there may be many thousand of them.
-        self._consumers = cast("dict[str, OnMessage]", underlay.consumers)
-        self._confirms = Confirms() if confirms else None
-        self._getting: asyncio.Future[Delivery | None] | None = None
-        wire.attach(self._number, Arrivals(self).take)
-        underlay.write_queue = cast("asyncio.Queue[Any]", FrameQueue(wire.write, lambda: self._closing))
-        underlay.on_consumer_cancel_callbacks.add(self._cancelled)
-        self._closed.add_done_callback(self._lost)
 
-    @property
-    def connection(self) -> Connection:
-        return self._connection
-
-    @property
-    def is_closed(self) -> bool:
-        # aiormq answers the broker's close some turns of the loop before it calls itself closed; a frame written in
-        # between would cost the connection (504).
-        refused = self._underlay._close_exception is not None
-        return self._closing or refused or self._underlay.is_closed or self._is_lost()
+    # How it ends
 
     def on_close(self, callback: OnClose) -> Callable[[], object]:
         if self._reason is not None:
@@ -112,32 +79,67 @@ class AMQPChannel:
         self._callbacks[key] = callback
         return lambda: self._callbacks.pop(key, None)
 
-    def _lost(self, closed: asyncio.Future[Any]) -> None:
-        reason = None if self._closing or closed.cancelled() else closed.exception()
-        self._reason = translate(reason, connection_lost=self._is_lost())
-        self._wire.detach(self._number)
-        if self._confirms is not None:
-            self._confirms.fail(self._reason)
-        if self._getting is not None and not self._getting.done():
-            self._getting.set_exception(self._reason)
-        for callback in tuple(self._callbacks.values()):
-            callback(self._reason)
+    def ended(self, reason: AioResultsError) -> None:
+        """Tell those who have to know that this channel is gone; the first reason counts."""
+        if self._reason is None:
+            self._reason = reason
+            self.is_closed = True
+            if isinstance(reason, BrokerUnavailable):
+                self._lost.set_result(None)
+            for callback in self._callbacks.values():
+                asyncio.get_running_loop().call_soon(callback, reason)
 
-    async def _rpc(self, operation: Coroutine[Any, Any, T]) -> T:
-        return await detached(self._in_turn(operation), self._is_lost)
+    def _aiormq_closed(self, closed: asyncio.Future[Any]) -> None:
+        reason = None if closed.cancelled() else closed.exception()
+        self.ended(translate(None if self.is_closed else reason, connection_lost=self.connection.is_closed))
+
+    def closed_error(self) -> BrokerUnavailable | ChannelClosed:
+        """Return the error for a call on this channel once it is closed."""
+        if self.connection.is_closed:
+            return BrokerUnavailable("the connection to the broker was lost")
+        return ChannelClosed()
+
+    async def close(self) -> None:
+        if not self.is_closed:
+            self.discard()
+            await asyncio.wait([self._closed], timeout=CLOSE_TIMEOUT)
+
+    def discard(self) -> None:
+        """Close without waiting for the broker's answer."""
+        raise NotImplementedError
+
+    # Calls
+
+    async def _call(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
+        """Make a call of aiormq, one at a time: it gives the error of a refused one to all that wait in there."""
+
+        async def in_turn() -> T:
+            async with self._turn:
+                if self.is_closed:
+                    raise self.closed_error()
+                return await translated(call(*arguments, **options), self.connection)
+
+        return await self._detached(in_turn())
+
+    async def _detached(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Run ``operation`` as a task of its own, which goes on when the caller is cancelled."""
+        task = asyncio.get_running_loop().create_task(operation)
+        task.add_done_callback(_retrieve)
+        # Not `asyncio.shield`: since Python 3.14 that reports the failure of a task whose caller has left.
+        ends: list[asyncio.Future[Any]] = [task, self._lost]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()  # aiormq may leave it as it is for ever
+            raise self.closed_error()
+        return task.result()
 
     async def _in_turn(self, operation: Coroutine[Any, Any, T]) -> T:
         # aiormq gives the error of the one that was refused to every call that waits for its turn in there.
         async with self._turn:
             if self.is_closed:
                 operation.close()
-                raise self._closed_error()
-            return await operation
-
-    def _closed_error(self) -> BrokerUnavailable | ChannelClosed:
-        if self._is_lost():
-            return BrokerUnavailable("the connection to the broker was lost")
-        return ChannelClosed()
+                raise self.closed_error()
+            return await translated(operation, self.connection)
 
     async def exchange_declare(
         self,
@@ -149,29 +151,30 @@ class AMQPChannel:
         passive: bool = False,
         arguments: Arguments = None,
     ) -> None:
-        await self._rpc(
-            self._underlay.exchange_declare(
-                exchange,
-                exchange_type=type,
-                durable=durable,
-                auto_delete=auto_delete,
-                passive=passive,
-                arguments=_table(arguments),
-            )
+        await self._call(
+            self._underlay.exchange_declare,
+            exchange,
+            exchange_type=type,
+            durable=durable,
+            auto_delete=auto_delete,
+            passive=passive,
+            arguments=dict(arguments or {}),
         )
 
     async def exchange_delete(self, exchange: str, *, if_unused: bool = False) -> None:
-        await self._rpc(self._underlay.exchange_delete(exchange, if_unused=if_unused))
+        await self._call(self._underlay.exchange_delete, exchange, if_unused=if_unused)
 
     async def exchange_bind(
         self, destination: str, source: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
-        await self._rpc(self._underlay.exchange_bind(destination, source, routing_key, arguments=_table(arguments)))
+        table = dict(arguments or {})
+        await self._call(self._underlay.exchange_bind, destination, source, routing_key, arguments=table)
 
     async def exchange_unbind(
         self, destination: str, source: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
-        await self._rpc(self._underlay.exchange_unbind(destination, source, routing_key, arguments=_table(arguments)))
+        table = dict(arguments or {})
+        await self._call(self._underlay.exchange_unbind, destination, source, routing_key, arguments=table)
 
     async def queue_declare(
         self,
@@ -189,55 +192,39 @@ class AMQPChannel:
             exclusive=exclusive,
             auto_delete=auto_delete,
             passive=passive,
-            arguments=_table(arguments),
+            arguments=dict(arguments or {}),
         )
-        ok = await self._rpc(self._underlay.rpc(frame))
+        ok = await self._call(self._underlay.rpc, frame)
         return DeclareOk(ok.queue or queue, ok.message_count or 0, ok.consumer_count or 0)
 
     async def queue_bind(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
-        frame = frames.QueueBind(0, queue, exchange, routing_key, arguments=_table(arguments))
-        await self._rpc(self._underlay.rpc(frame))
+        names = {"queue": queue, "exchange": exchange, "routing_key": routing_key}
+        await self._call(self._underlay.rpc, frames.QueueBind(**names, arguments=dict(arguments or {})))
 
     async def queue_unbind(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
-        frame = frames.QueueUnbind(0, queue, exchange, routing_key, arguments=_table(arguments))
-        await self._rpc(self._underlay.rpc(frame))
+        names = {"queue": queue, "exchange": exchange, "routing_key": routing_key}
+        await self._call(self._underlay.rpc, frames.QueueUnbind(**names, arguments=dict(arguments or {})))
 
     async def queue_purge(self, queue: str) -> int:
-        ok = await self._rpc(self._underlay.rpc(frames.QueuePurge(queue=queue)))
+        ok = await self._call(self._underlay.rpc, frames.QueuePurge(queue=queue))
         return ok.message_count or 0
 
     async def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         frame = frames.QueueDelete(queue=queue, if_unused=if_unused, if_empty=if_empty)
-        ok = await self._rpc(self._underlay.rpc(frame))
+        ok = await self._call(self._underlay.rpc, frame)
         return ok.message_count or 0
 
-    async def basic_publish(
-        self, body: bytes, properties: Properties, exchange: str = "", routing_key: str = "", *, mandatory: bool = False
-    ) -> None:
-        if self.is_closed:
-            raise self._closed_error()
-        message_id = properties.message_id
-        if not message_id:
-            message_id = f"{self._name}.{next(self._numbers)}"
-            properties = replace(properties, message_id=message_id)
-        written = frames.publish(
-            self._number, body, properties, exchange, routing_key, mandatory=mandatory, max_size=self._wire.frame_max
-        )
-        confirm = None if self._confirms is None else self._confirms.expect(message_id)
-        self._wire.write(written)
-        if confirm is None:
-            return
-        try:
-            await confirm
-        except ChannelError as error:
-            # Whatever closes the channel ends all that wait for their confirms.
-            if is_of_publish(error, body, exchange):
-                raise
-            raise ChannelClosed(error.reply_code, error.reply_text) from error
+    async def basic_qos(self, prefetch_count: int) -> None:
+        await self._call(self._underlay.basic_qos, prefetch_count=prefetch_count)
+
+    async def basic_recover(self) -> None:
+        await self._call(self._underlay.basic_recover, requeue=True)
+
+    # Consumers
 
     async def basic_consume(
         self,
@@ -250,133 +237,218 @@ class AMQPChannel:
         consumer_tag: str | None = None,
         arguments: Arguments = None,
     ) -> str:
-        async def consume() -> str:
-            # What aiormq's basic_consume does, which would make a frame of its own.
-            tag = consumer_tag or f"aioresults.{uuid4().hex}"
+        tag = consumer_tag or f"aioresults.{uuid4().hex}"
+
+        async def consume() -> None:
             if tag in self._consumers:
                 raise NotSupported(f"attempt to reuse consumer tag {tag!r}")
+            # Before the answer: a message, or a cancel, may come right behind it.
             self._consumers[tag] = on_message
             if on_cancel is not None:
-                self._on_cancel[tag] = on_cancel  # before the answer: a cancel may come right behind it
-            await self._underlay.rpc(
-                frames.BasicConsume(
-                    queue=queue, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive, arguments=_table(arguments)
-                )
-            )
-            return tag
+                self._on_cancel[tag] = on_cancel
+            table = dict(arguments or {})
+            await self._consume(queue, tag, no_ack=no_ack, exclusive=exclusive, arguments=table)
 
-        return await self._rpc(consume())
+        await self._call(consume)
+        return tag
 
-    def _cancelled(self, frame: spec.Basic.CancelOk | spec.Basic.Cancel) -> None:
-        callback = self._on_cancel.pop(frame.consumer_tag or "", None)
-        if callback is not None and not self._closing:
-            # Not from inside aiormq's reader.
-            asyncio.get_running_loop().call_soon(callback, frame.consumer_tag or "")
+    async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:
+        """Send ``basic.consume`` and wait for the answer."""
+        raise NotImplementedError
 
     async def basic_cancel(self, consumer_tag: str) -> None:
         self._on_cancel.pop(consumer_tag, None)
-        await self._rpc(self._underlay.basic_cancel(consumer_tag))
 
-    async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
-        return await self._rpc(self._get(frames.BasicGet(queue=queue, no_ack=no_ack)))
+        async def cancel() -> None:
+            await self._underlay.basic_cancel(consumer_tag)
+            self._consumers.pop(consumer_tag, None)
 
-    async def _get(self, frame: frames.BasicGet) -> Delivery | None:
-        getting: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
-        self._getting = getting
-        self._wire.write(pamqp.frame.marshal(frame, self._number))
-        try:
-            return await getting
-        finally:
-            self._getting = None
+        await self._call(cancel)
+
+    def cancelled(self, consumer_tag: str) -> None:
+        """Tell the consumer that the broker has cancelled it."""
+        self._consumers.pop(consumer_tag, None)
+        callback = self._on_cancel.pop(consumer_tag, None)
+        if callback is not None and not self.is_closed:
+            asyncio.get_running_loop().call_soon(callback, consumer_tag)
+
+
+class AMQPChannel(ChannelCalls):
+    """A channel on a connection whose socket is ours.
+
+    Args:
+        confirms: whether the broker confirms what is published.
+    """
+
+    def __init__(
+        self, connection: Connection, channel: object, underlay: Any, socket: SharedSocket, *, confirms: bool
+    ) -> None:
+        super().__init__(connection, channel, underlay)
+        self._number: int = underlay.number
+        self._socket = socket
+        self._is_confirming = confirms
+        self._confirms = Confirms()
+        self._getting: asyncio.Future[Delivery | None] | None = None
+        socket.channels[self._number] = frames.FrameAssembler(self)
+
+    async def basic_publish(
+        self, body: bytes, properties: Properties, exchange: str = "", routing_key: str = "", *, mandatory: bool = False
+    ) -> None:
+        if self.is_closed:
+            raise self.closed_error()
+        # A message that comes back is known by its id, so each has one of its own.
+        message_id = properties.message_id or uuid4().hex
+        if message_id != properties.message_id:
+            properties = replace(properties, message_id=message_id)
+        written = frames.publish(
+            self._number, body, properties, exchange, routing_key, mandatory=mandatory, max_size=self._socket.frame_max
+        )
+        confirm = self._confirms.expect(message_id) if self._is_confirming else None
+        self._socket.write(written)
+        if confirm is not None:
+            try:
+                await confirm
+            except ChannelError as error:
+                if is_of_publish(error, body, exchange):
+                    raise
+                # Whatever closes the channel ends all that wait for their confirms.
+                raise ChannelClosed(error.reply_code, error.reply_text) from error
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         if not self.is_closed:
-            self._wire.write_soon(frames.ack(self._number, delivery_tag, multiple=multiple))
+            self._socket.write_soon(frames.ack(self._number, delivery_tag, multiple=multiple))
 
     def basic_nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
         if not self.is_closed:
-            self._wire.write_soon(frames.nack(self._number, delivery_tag, multiple=multiple, requeue=requeue))
+            self._socket.write_soon(frames.nack(self._number, delivery_tag, multiple=multiple, requeue=requeue))
 
-    async def basic_qos(self, prefetch_count: int) -> None:
-        await self._rpc(self._underlay.basic_qos(prefetch_count=prefetch_count))
+    async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
+        async def get() -> Delivery | None:
+            self._getting = asyncio.get_running_loop().create_future()
+            self._socket.write(frames.get(self._number, queue, no_ack=no_ack))
+            return await self._getting
 
-    async def basic_recover(self) -> None:
-        await self._rpc(self._underlay.basic_recover(requeue=True))
+        return await self._call(get)
 
-    async def close(self) -> None:
-        if not self.is_closed:
-            self.discard()
-            await asyncio.wait([self._closed], timeout=CLOSE_TIMEOUT)
-        self._closing = True
+    async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:
+        await self._underlay.rpc(frames.BasicConsume(queue=queue, consumer_tag=consumer_tag, **options))
 
     def discard(self) -> None:
-        """Close without waiting for the broker's answer.
-
-        Past aiormq's own ``close``, which waits behind a call that is not answered, and gives up with the channel open.
-        """
+        # Past aiormq's own `close`, which waits behind a call that is not answered, and gives up with the channel open.
         if not self.is_closed:
-            frame = spec.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
-            self._wire.write(pamqp.frame.marshal(frame, self._number))
-        self._closing = True
+            self.is_closed = True
+            self._socket.write(frames.close(self._number))
+            self._socket.closing.add(self._number)
+
+    def ended(self, reason: AioResultsError) -> None:
+        self._confirms.fail(reason)
+        if self._getting is not None and not self._getting.done():
+            self._getting.set_exception(reason)
+        super().ended(reason)
+
+    def _aiormq_closed(self, closed: asyncio.Future[Any]) -> None:
+        self._socket.channels.pop(self._number, None)
+        super()._aiormq_closed(closed)
 
     # Called with what arrived
 
-    def delivered(
-        self,
-        consumer_tag: str,
-        delivery_tag: int,
-        redelivered: bool,
-        exchange: str,
-        routing_key: str,
-        properties: Properties,
-        body: bytes,
-    ) -> None:
+    def delivered(self, delivery: Delivery) -> None:
         """Hand a message to its consumer."""
-        on_message = self._consumers.get(consumer_tag)
-        if on_message is None or self._closing:
-            return
-        try:
-            on_message(Delivery(self, body, properties, delivery_tag, redelivered, exchange, routing_key, consumer_tag))
-        except Exception:
-            logger.exception("what consumes %s has failed", consumer_tag)
+        on_message = self._consumers.get(delivery.consumer_tag or "")
+        if on_message is not None and not self.is_closed:
+            hand_over(on_message, delivery)
 
-    def fetched(
-        self,
-        delivery_tag: int,
-        redelivered: bool,
-        exchange: str,
-        routing_key: str,
-        message_count: int,
-        properties: Properties,
-        body: bytes,
-    ) -> None:
-        """Hand a message to who got it."""
+    def fetched(self, delivery: Delivery | None) -> None:
+        """Hand a message to whoever got it, or None when the queue is empty."""
         if self._getting is not None and not self._getting.done():
-            self._getting.set_result(
-                Delivery(
-                    self, body, properties, delivery_tag, redelivered, exchange, routing_key,
-                    message_count=message_count,
-                )
-            )  # fmt: skip
+            self._getting.set_result(delivery)
 
-    def fetched_nothing(self) -> None:
-        """Tell who got it that the queue is empty."""
-        if self._getting is not None and not self._getting.done():
-            self._getting.set_result(None)
-
-    def returned(
-        self, reply_code: int, reply_text: str, exchange: str, routing_key: str, properties: Properties, body: bytes
-    ) -> None:
+    def returned(self, message_id: str | None, error: MessageReturned) -> None:
         """Fail a publish whose message found no queue."""
-        if self._confirms is not None:
-            error = MessageReturned(exchange, routing_key, reply_code, reply_text)
-            self._confirms.give_back(properties.message_id, error)
+        self._confirms.give_back(message_id, error)
 
     def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> None:
         """End the publishes that the broker has answered."""
-        if self._confirms is not None:
-            self._confirms.answer(delivery_tag, multiple=multiple, ack=ack)
+        self._confirms.answer(delivery_tag, multiple=multiple, ack=ack)
+
+    def cancelled(self, consumer_tag: str) -> None:
+        capabilities = self._underlay.connection.server_properties.get("capabilities") or {}
+        # RabbitMQ 4.3.7 keeps the tag until it is answered; older ones close the channel over an answer.
+        if capabilities.get("accept_consumer_cancel_ok") and not self.is_closed:
+            self._socket.write(frames.cancel_ok(self._number, consumer_tag))
+        super().cancelled(consumer_tag)
+
+    def refused(self, reply_code: int, reply_text: str) -> None:
+        """The broker has closed the channel. A frame but aiormq's answer to that would cost the connection (504)."""
+        self._socket.closing.add(self._number)
+        self.ended(ChannelClosed() if self.is_closed else channel_error(reply_code, reply_text))
 
 
-def _table(arguments: Arguments) -> dict[str, Any] | None:
-    return None if arguments is None else dict(arguments)
+class Confirms:
+    """Futures of publishes, by the number that the broker counts them with on a channel with confirms.
+
+    A message that comes back is known by its id alone; its confirm follows, and says nothing more.
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[int, tuple[asyncio.Future[None], str]] = {}
+        self._last = 0
+
+    def __len__(self) -> int:
+        """How many publishes are not answered."""
+        return len(self._pending)
+
+    def expect(self, message_id: str) -> asyncio.Future[None]:
+        """Return what the next publish waits for."""
+        self._last += 1
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending[self._last] = (future, message_id)
+        return future
+
+    def answer(self, delivery_tag: int, *, multiple: bool, ack: bool) -> None:
+        """Take in a confirm, of all publishes up to ``delivery_tag`` when it is ``multiple``."""
+        # In the order of their numbers.
+        answered = (
+            list(itertools.takewhile(lambda tag: tag <= delivery_tag, self._pending)) if multiple else [delivery_tag]
+        )
+        for tag in answered:
+            future, _ = self._pending.pop(tag, (None, ""))
+            if future is not None and not future.done():
+                if ack:
+                    future.set_result(None)
+                else:
+                    _fail(future, MessageNacked("the broker did not take the message (negative confirm)"))
+
+    def give_back(self, message_id: str | None, error: MessageReturned) -> None:
+        """Fail the publish of a message that came back; the broker returns them in order, so it is among the first."""
+        for tag, (future, expected) in self._pending.items():
+            if expected == message_id:
+                del self._pending[tag]
+                _fail(future, error)
+                return
+
+    def fail(self, error: AioResultsError) -> None:
+        """Fail what was not answered: nobody knows what became of it."""
+        pending, self._pending = self._pending, {}
+        for future, _ in pending.values():
+            _fail(future, error)
+
+
+def _fail(future: asyncio.Future[None], error: AioResultsError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # or asyncio logs it, where its caller is cancelled at this moment
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    # The outcome of an operation whose caller left is nobody's; asyncio would log it.
+    if not task.cancelled():
+        task.exception()
+
+
+def hand_over(on_message: OnMessage, delivery: Delivery) -> None:
+    """Give a message to its consumer, whose failure is its own."""
+    try:
+        on_message(delivery)
+    except Exception:
+        logger.exception("what consumes %s has failed", delivery.consumer_tag)

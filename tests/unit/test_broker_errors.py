@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioresults import errors
-from aioresults.transport.replies import channel_error, connect_error, message_size_limit
+from aioresults.transport.broker_errors import channel_error, connect_error, message_size_limit
 
 
 @pytest.mark.parametrize(

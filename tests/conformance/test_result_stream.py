@@ -347,20 +347,20 @@ class TestSessions:
         monkeypatch.setattr(stream_reader, "STALL", 0.2)
         reading = reader._opened().reader
         assert isinstance(reading, stream_reader.ResultStreamReader)
-        receive, start_over, look_for_stream = reading.on_message, reading._start_over, reading._look_for_stream
+        receive, start_over, begin_again = reading.on_message, reading._start_over, reading._begin_again
         late = new_id()
 
         def answer_again() -> None:
             start_over()
             monkeypatch.setattr(reading, "on_message", receive)
 
-        async def look_late(session: Session) -> None:
+        async def begin_late(session: Session) -> None:
             await worker.store_result(late, 1)  # the consumer that was given up is sent it, too
-            await look_for_stream(session)
+            await begin_again(session)
 
         monkeypatch.setattr(reading, "on_message", lambda message: None)
         monkeypatch.setattr(reading, "_start_over", answer_again)
-        monkeypatch.setattr(reading, "_look_for_stream", look_late)
+        monkeypatch.setattr(reading, "_begin_again", begin_late)
         await cut(shaky, reader, worker)
         await eventually(lambda: reading.on_message == receive)
         await eventually(lambda: reader.stats()["caught_up"] is True)

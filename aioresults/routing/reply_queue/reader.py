@@ -6,15 +6,15 @@ and this process cannot read stays there for the next process of that name.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
-from aioresults.errors import AioResultsError, BrokerUnavailable, DecodeError, NotFound
+from aioresults.errors import DecodeError
 from aioresults.events import Dropped, QueueLost
-from aioresults.messaging import Consumer, Message, Queue
-from aioresults.routing.base import Reader, ReaderParts
+from aioresults.messaging import Message, Queue
+from aioresults.routing.base import ReaderParts
+from aioresults.routing.single_queue import SingleQueueReader
 from aioresults.sessions.sessions import Session
 
 logger = logging.getLogger("aioresults")
@@ -25,11 +25,9 @@ PREFETCH: Final = 100
 ANY_NUMBER: Final = 0
 #: Bytes of messages that cannot be read here and are kept for another process.
 MAX_HELD_BYTES: Final = 64 * 2**20
-#: Seconds before an inbox is opened again that could not be.
-RETRY_INTERVAL: Final = 1.0
 
 
-class ReplyQueueReader(Reader):
+class ReplyQueueReader(SingleQueueReader):
     """Consumes one queue for as long as the backend is open.
 
     Args:
@@ -38,20 +36,12 @@ class ReplyQueueReader(Reader):
     """
 
     def __init__(self, parts: ReaderParts, queue: Queue, *, keep: bool) -> None:
-        super().__init__(parts)
+        super().__init__(parts, queue)
         self.reply_to = queue.name
-        self._queue = queue
         self._keep = keep
-        self._consumer: Consumer | None = None
-        self._ended: asyncio.Future[None] | None = None
         #: What could not be read and is kept for another process, oldest first.
         self._held: deque[Message] = deque()
         self._held_bytes = 0
-
-    @property
-    def consuming(self) -> int:
-        """How many queues are consumed."""
-        return int(self._ended is not None and not self._ended.done())
 
     @property
     def has_to_delete(self) -> bool:
@@ -70,50 +60,18 @@ class ReplyQueueReader(Reader):
                 "the inbox %s has a consumer already: two processes of one name get each other's results",
                 self._queue.name,
             )
-        self.acknowledge()
-        if self._consumer is not None:
-            # Still open where the broker cancelled the consumer alone, as when a queue's leader moves.
-            await self._consumer.channel.close()
-        self._held.clear()  # the broker has these again, and sends them again
+        await self._consume(session, ANY_NUMBER if self._keep else PREFETCH)
+
+    async def _leave(self) -> None:
+        await super()._leave()
+        self._held.clear()
         self._held_bytes = 0
-        channel = await session.consumer(ANY_NUMBER if self._keep else PREFETCH)
-        self._ended = ended = asyncio.get_running_loop().create_future()
-        channel.on_close(lambda reason: None if ended.done() else ended.set_result(None))
-        self._consumer = self.parts.overrides.Consumer(channel)
-        self._consumer.receiver = self
-        try:
-            await self._consumer.attach(self._queue.name)
-        except BaseException:
-            self._end()
-            raise
-
-    def _end(self) -> None:
-        """Give the consumer up; ``run`` begins another one."""
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
-
-    async def _is_there(self, session: Session) -> bool:
-        try:
-            await session.run(lambda channel: self._queue(channel).declare(passive=True))
-        except NotFound:
-            return False
-        return True
 
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost; an inbox that was deleted meanwhile is declared again."""
         while not session.lost.done():
-            ends: list[asyncio.Future[Any]] = [session.lost, *([self._ended] if self._ended else [])]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if session.lost.done():
-                return
-            try:
-                await self.start(session)
-            except BrokerUnavailable as error:
-                logger.warning("the inbox could not be consumed, trying again: %s", error)
-                await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
-            except AioResultsError as error:
-                self.waiters.fail_all(error)
-                await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
+            await self._until_ended(session)
+            await self._retrying(session, self.start)
 
     async def finish(self, session: Session) -> None:
         """Acknowledge what was read, and delete the inbox, if it is nobody's after this."""
@@ -150,11 +108,6 @@ class ReplyQueueReader(Reader):
             self._hold(message)
         else:
             message.reject()
-
-    def on_cancel(self, consumer: Consumer, queue: str) -> None:
-        """Have the inbox consumed again: the broker cancelled its consumer."""
-        if consumer is self._consumer:
-            self._end()
 
     def _hold(self, message: Message) -> None:
         """Keep a message unacknowledged: the broker gives it to the next process of this name.

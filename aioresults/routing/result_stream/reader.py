@@ -13,24 +13,23 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from aioresults.errors import (
     AccessRefused,
     AioResultsError,
-    BrokerUnavailable,
     ChannelClosed,
     ConfigurationError,
     DecodeError,
-    NotFound,
 )
 from aioresults.events import QueueLost
-from aioresults.messaging import Consumer, Message, Queue, declaring
+from aioresults.messaging import Message, Queue, declaring
 from aioresults.results import ResultMeta
-from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, OURS, Reader, ReaderParts
+from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, OURS, ReaderParts
 from aioresults.routing.result_stream.index import Index, Position
 from aioresults.routing.result_stream.replay import Replay, position_of
 from aioresults.routing.result_stream.view import StreamView
+from aioresults.routing.single_queue import RETRY_INTERVAL, SingleQueueReader
 from aioresults.serialization import Document
 from aioresults.sessions.outbox import PendingStore
 from aioresults.sessions.sessions import Session
@@ -45,8 +44,6 @@ PREFETCH: Final = 1000
 ATTACH_INTERVAL: Final = 0.1
 #: Seconds for a replica to be ready. Later another node may be tried sooner than this one is.
 ATTACH_TIMEOUT: Final = 1.0
-#: Seconds before what could not be read, or the marker that could not be published, is tried again.
-RETRY_INTERVAL: Final = 1.0
 #: Seconds without a message, the marker among them, after which this is held to be another stream of the same name.
 STALL: Final = 10.0
 MARKER: Final = OURS + "marker."
@@ -54,7 +51,7 @@ MARKER: Final = OURS + "marker."
 TOMBSTONE: Final = b""
 
 
-class ResultStreamReader(Reader):
+class ResultStreamReader(SingleQueueReader):
     """Reads one stream for as long as the backend is open. Nothing is taken: whoever looks next sees the same.
 
     Args:
@@ -72,8 +69,7 @@ class ResultStreamReader(Reader):
     def __init__(
         self, parts: ReaderParts, stream: Queue, *, max_age: float | None, index_bytes: int, index_count: int
     ) -> None:
-        super().__init__(parts)
-        self._queue: Final = stream
+        super().__init__(parts, stream)
         index = Index(index_bytes, index_count, max_age, keeper=self)
         replay = Replay(parts, stream, index, max_age)
         self.view: Final = StreamView(index, replay, self.waiters, parts.codec, self)
@@ -83,16 +79,9 @@ class ResultStreamReader(Reader):
         #: Set when the marker has come back, or was refused.
         self._marked = asyncio.Event()
         self._refusal: AioResultsError | None = None
-        self._consumer: Consumer | None = None
-        self._ended: asyncio.Future[None] | None = None
         #: Who waits for a tombstone of their own to come back, by task id.
         self._tombstones: dict[str, asyncio.Future[None]] = {}
         self._messages = 0
-
-    @property
-    def consuming(self) -> int:
-        """How many queues are consumed."""
-        return int(self._ended is not None and not self._ended.done())
 
     @property
     def is_caught_up(self) -> bool:
@@ -120,68 +109,34 @@ class ResultStreamReader(Reader):
         """
         deadline = monotonic() + ATTACH_TIMEOUT
         while True:
+            start = self.view.replay.beginning() if self._offset is None else self._offset + 1
             try:
-                return await self._consume(session)
+                return await self._consume(session, PREFETCH, {"x-stream-offset": start})
             except ChannelClosed:
                 # Another process declares the stream at this moment, or the node has just come back.
                 if monotonic() > deadline:
                     raise
                 await asyncio.sleep(ATTACH_INTERVAL)
 
-    async def _consume(self, session: Session) -> None:
-        self.acknowledge()
-        if self._consumer is not None:
-            await self._consumer.channel.close()
-        channel = await session.consumer(PREFETCH)
-        self._ended = ended = asyncio.get_running_loop().create_future()
-        channel.on_close(lambda reason: None if ended.done() else ended.set_result(None))
-        self._consumer = consumer = self.parts.overrides.Consumer(channel)
-        consumer.receiver = self
-        start = self.view.replay.beginning() if self._offset is None else self._offset + 1
-        try:
-            await consumer.attach(self._queue.name, arguments={"x-stream-offset": start})
-        except BaseException:
-            self._end()
-            raise
-
-    def _end(self) -> None:
-        """Give the consumer up; another one begins where it ended."""
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
-
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost; a stream that was deleted meanwhile is declared again."""
         while not session.lost.done():
             marking = asyncio.create_task(self._mark(session))
             try:
-                ends: list[asyncio.Future[Any]] = [session.lost, *([self._ended] if self._ended else [])]
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await self._until_ended(session)
             finally:
                 marking.cancel()
                 self._marked.clear()
                 self._refusal = None
                 await asyncio.gather(marking, return_exceptions=True)
-            while not session.lost.done() and not self.consuming:
-                await self._begin_again(session)
+            await self._retrying(session, self._begin_again)
 
     async def _begin_again(self, session: Session) -> None:
-        try:
-            await self._look_for_stream(session)
-            await self.start(session)
-        except (BrokerUnavailable, ChannelClosed) as error:
-            logger.warning("the stream could not be consumed, trying again: %s", error)
-            await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
-        except AioResultsError as error:
-            self.waiters.fail_all(error)
-            await asyncio.wait([session.lost], timeout=RETRY_INTERVAL)
-
-    async def _look_for_stream(self, session: Session) -> None:
-        try:
-            await session.run(lambda channel: self._queue(channel).declare(passive=True))
-        except NotFound:
+        if not await self._is_there(session):
             self.parts.events.emit(QueueLost(self._queue.name))
             self._start_over()
             await session.run(declaring(self._queue))
+        await self.start(session)
 
     def _start_over(self) -> None:
         self._offset = None
@@ -258,11 +213,6 @@ class ResultStreamReader(Reader):
         if self.consuming:
             self._take_in(message)
             self.acknowledge_soon(message)
-
-    def on_cancel(self, consumer: Consumer, queue: str) -> None:
-        """Have the stream consumed again: the broker cancelled its consumer."""
-        if consumer is self._consumer:
-            self._end()
 
     def _take_in(self, message: Message) -> None:
         """Take in a report, a tombstone, or a batch of them."""

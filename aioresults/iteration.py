@@ -15,11 +15,9 @@ class Listening(Protocol):
 
     def join(self) -> None:
         """Begin to wait, or go on."""
-        ...
 
     def leave(self) -> None:
         """Wait no longer: what was not taken is for others, or for the next ``join``. Twice is no error."""
-        ...
 
 
 class Iteration(ABC, Generic[T]):

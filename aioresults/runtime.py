@@ -84,15 +84,12 @@ class Backend(Overrides, Protocol):
 
     def own(self, entity: Exchange | Queue) -> Exchange | Queue:
         """Return an exchange or a queue as one of the backend's own classes."""
-        ...
 
     def on_reply_declare(self, task_id: str) -> list[Queue]:
         """Return the queues that are declared when a report about ``task_id`` finds none."""
-        ...
 
     async def on_session(self, session: Session) -> None:
         """A session is about to be used: declare what the user's own code needs."""
-        ...
 
 
 class Runtime:

@@ -49,11 +49,9 @@ class Receiver(Protocol):
 
     def on_message(self, message: Message, /) -> None:
         """Take one message. An exception is logged, and the message stays unacknowledged."""
-        ...
 
     def on_cancel(self, consumer: Consumer, queue: str, /) -> None:
         """Note that the broker has cancelled a consumer of this queue: the queue was deleted, or its node lost."""
-        ...
 
 
 class Consumer:

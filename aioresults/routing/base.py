@@ -51,15 +51,12 @@ class Overrides(Protocol):
 
     def queue_for(self, task_id: str) -> Queue | None:
         """Return the queue that holds the reports of a task; None where it has none of its own."""
-        ...
 
     def inbox(self) -> Queue | None:
         """Return the one queue that a process reads for all tasks; None where there is none."""
-        ...
 
     def supersedes(self, new: str, old: str) -> bool:
         """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,23 +59,18 @@ class Destinations(Protocol):
     @property
     def exchange(self) -> str:
         """The name of the exchange that everything is published to."""
-        ...
 
     def coalesces(self, routing_key: str) -> bool:
         """Whether many reports for this routing key may travel in one message."""
-        ...
 
     def queues_for(self, task_id: str) -> Sequence[Queue]:
         """Return the queues to declare when a report of a task finds none; none where somebody else declares them."""
-        ...
 
     async def declare(self, session: Session) -> None:
         """Declare the exchange again: a publish did not find it."""
-        ...
 
     async def published(self, session: Session, task_id: str) -> None:
         """A report of a task was published to a queue that was there before."""
-        ...
 
 
 class PendingStore(asyncio.Future[Any], Coroutine[Any, Any, Any]):

@@ -42,11 +42,9 @@ class SessionOwner(Protocol):
 
         An error that is not ``BrokerUnavailable`` or ``ChannelClosed`` counts as being refused for good.
         """
-        ...
 
     def refused(self, error: AioResultsError) -> None:
         """The broker refuses us, and trying again does not help."""
-        ...
 
 
 class Session:

@@ -100,19 +100,16 @@ class Channel(Protocol):
     @property
     def is_closed(self) -> bool:
         """Whether calls on this channel can only fail."""
-        ...
 
     @property
     def connection(self) -> Connection:
         """The connection it is on."""
-        ...
 
     def on_close(self, callback: OnClose) -> Callable[[], object]:
         """Have ``callback`` called once when this channel is closed: by the broker, its owner, or its connection.
 
         Returns what takes that back.
         """
-        ...
 
     async def exchange_declare(
         self,
@@ -146,7 +143,6 @@ class Channel(Protocol):
         arguments: Arguments = None,
     ) -> DeclareOk:
         """Declare a queue; an empty name lets the broker choose one (``amq.gen-...``)."""
-        ...
 
     async def queue_bind(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
@@ -158,11 +154,9 @@ class Channel(Protocol):
 
     async def queue_purge(self, queue: str) -> int:
         """Drop the messages that are ready; return how many."""
-        ...
 
     async def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue, and return how many messages went with it; a queue that is not there counts 0."""
-        ...
 
     async def basic_publish(
         self, body: bytes, properties: Properties, exchange: str = "", routing_key: str = "", *, mandatory: bool = False
@@ -177,7 +171,6 @@ class Channel(Protocol):
 
         Cancellation: the message may or may not be sent; the channel stays usable.
         """
-        ...
 
     async def basic_consume(
         self,
@@ -195,11 +188,9 @@ class Channel(Protocol):
         Raises:
             NotSupported: ``consumer_tag`` is in use on this channel; RabbitMQ closes the connection for that (530).
         """
-        ...
 
     async def basic_cancel(self, consumer_tag: str) -> None:
         """Stop a consumer; what was delivered to it before stays unacknowledged. An unknown tag is no error."""
-        ...
 
     async def basic_get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
         """Fetch one message, or None when the queue is empty.
@@ -207,27 +198,21 @@ class Channel(Protocol):
         Cancellation: a message fetched meanwhile stays unacknowledged until the channel closes; use a channel of
         its own for gets that may be cancelled.
         """
-        ...
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         """Acknowledge; written without waiting. Silently void on a closed channel: the broker requeued by then."""
-        ...
 
     def basic_nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
         """Return to the queue (or drop, with ``requeue=False``); written without waiting, void on a closed channel."""
-        ...
 
     async def basic_qos(self, prefetch_count: int) -> None:
         """Limit what is unacknowledged per consumer started after this call; 0 means no limit."""
-        ...
 
     async def basic_recover(self) -> None:
         """Have everything that is unacknowledged on this channel redelivered (``requeue=True``)."""
-        ...
 
     async def close(self) -> None:
         """Close the channel; what is unacknowledged on it returns to its queues. Safe to call twice."""
-        ...
 
 
 class Connection(Protocol):
@@ -238,7 +223,6 @@ class Connection(Protocol):
 
     def on_close(self, callback: OnClose) -> None:
         """Have ``callback`` called once when the connection is lost (not when ``close`` was called)."""
-        ...
 
     def on_blocked(self, callback: OnBlocked) -> None:
         """Have ``callback`` called when the broker blocks this connection, and when that ends.
@@ -246,15 +230,12 @@ class Connection(Protocol):
         RabbitMQ says so to connections that publish, at their first publish after the alarm; from then on it reads
         nothing from them.
         """
-        ...
 
     async def channel(self, *, confirms: bool = False) -> Channel:
         """Open a channel, with publisher confirms where asked for."""
-        ...
 
     async def close(self) -> None:
         """Close the connection and everything on it, within a few seconds at most. Safe to call twice."""
-        ...
 
 
 class Transport(Protocol):
@@ -263,11 +244,9 @@ class Transport(Protocol):
     @property
     def nodes(self) -> int:
         """How many addresses are tried in turn."""
-        ...
 
     def skip(self) -> None:
         """Have the next address tried next: the last one took a connection, and was of no use."""
-        ...
 
     async def connect(self) -> Connection:
         """Open one connection.
@@ -276,8 +255,6 @@ class Transport(Protocol):
             BrokerUnavailable: nobody there, or no answer; trying again may help.
             BrokerRefused: wrong credentials, no such vhost, TLS refused; trying again does not help.
         """
-        ...
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return where this leads; the password, if any, is ``**`` unless asked for."""
-        ...

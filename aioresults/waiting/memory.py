@@ -37,7 +37,6 @@ class Decoder(Protocol):
 
     def decode(self, document: Document) -> ResultMeta:
         """Return what a document says; raises ``DecodeError``."""
-        ...
 
 
 class Precedence(Protocol):
@@ -45,7 +44,6 @@ class Precedence(Protocol):
 
     def supersedes(self, new: str, old: str) -> bool:
         """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
-        ...
 
 
 class Deduplicator:

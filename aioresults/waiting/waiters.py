@@ -26,15 +26,12 @@ class Source(Protocol):
 
         Called for each listener that joins. Raises ``AioResultsError`` when nothing will come for this listener.
         """
-        ...
 
     def wait_ended(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
         """Keep what the last listener to leave has left behind: the report that counts, and whether it was taken."""
-        ...
 
     def keep(self, meta: ResultMeta, document: Document | None) -> bool:
         """Keep a report that nobody waits for; return whether it counts."""
-        ...
 
 
 class Listener(Protocol):
@@ -42,11 +39,9 @@ class Listener(Protocol):
 
     def on_report(self, meta: ResultMeta) -> None:
         """A report that counts has arrived, ready or not."""
-        ...
 
     def on_error(self, task_id: str, error: AioResultsError) -> None:
         """Nothing more will come for ``task_id``."""
-        ...
 
 
 class Waiting(Listener, Protocol):
@@ -54,7 +49,6 @@ class Waiting(Listener, Protocol):
 
     def on_history(self, reports: Sequence[ResultMeta]) -> None:
         """All known reports of one task, oldest first; may repeat reports that this listener has already seen."""
-        ...
 
 
 class Waiter(asyncio.Future[ResultMeta]):

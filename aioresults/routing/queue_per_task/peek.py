@@ -16,7 +16,6 @@ class ReportReader(Protocol):
 
     def read(self, message: Message) -> ResultMeta:
         """Return what a message that holds one report says; raises ``DecodeError``."""
-        ...
 
 
 async def peek(

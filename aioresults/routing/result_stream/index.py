@@ -43,7 +43,6 @@ class Judge(Precedence, Protocol):
 
     def status_of(self, document: Document) -> str | None:
         """Return the state that a document reports; None when it cannot be read."""
-        ...
 
 
 class Keeper(Protocol):
@@ -51,7 +50,6 @@ class Keeper(Protocol):
 
     def must_stay(self, task_id: str) -> bool:
         """Return whether somebody is being told of a task."""
-        ...
 
 
 class _History(list[bytes]):

@@ -33,7 +33,6 @@ class Refusals(Protocol):
 
     def refuse(self, error: DecodeError, *, dropped: bool) -> None:
         """Tell of it, and end the waits for its task."""
-        ...
 
 
 class StreamView:

@@ -42,11 +42,9 @@ class Client(Protocol):
 
     def end(self, reason: BrokerUnavailable) -> None:
         """Lose this connection."""
-        ...
 
     def resume(self) -> None:
         """Run the calls that waited until the broker was unblocked."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,9 @@ class Recipient(Protocol):
 
     def deliver(self, subscriber: Subscriber, message: StoredMessage) -> None:
         """Send one message to a subscriber of this channel."""
-        ...
 
     def cancelled(self, subscriber: Subscriber) -> None:
         """Tell a subscriber of this channel that its queue is gone."""
-        ...
 
 
 @dataclass(slots=True, eq=False)

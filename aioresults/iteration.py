@@ -1,23 +1,89 @@
-"""Iterating over what arrives, for callers that may be cancelled at any turn."""
+"""Waiting for, and iterating over, what arrives, for callers that may be cancelled at any turn."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
+
+from aioresults.errors import AioResultsError
+from aioresults.results import ResultMeta
+from aioresults.waiting.waiters import Waiters
 
 T = TypeVar("T")
 
 
-class Listening(Protocol):
-    """What waits on behalf of an iteration."""
+class Wait(ABC):
+    """One wait for some tasks, from ``join`` to ``leave``; it may join again.
+
+    Args:
+        timeout: seconds from the first ``join``; None for no limit.
+    """
+
+    def __init__(self, waiters: Waiters, task_ids: Sequence[str], timeout: float | None) -> None:
+        self._waiters = waiters
+        self._task_ids = task_ids
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: BaseException | None = None
+        self._wake = asyncio.Event()
 
     def join(self) -> None:
         """Begin to wait, or go on."""
+        if self._timeout is not None:
+            loop = asyncio.get_running_loop()
+            if self._deadline is None:
+                self._deadline = loop.time() + self._timeout
+            self._timer = loop.call_at(self._deadline, self._expire, self._timeout)
+        for task_id in self._task_ids:
+            if self._is_pending(task_id):
+                self._waiters.join(task_id, self)
 
     def leave(self) -> None:
-        """Wait no longer: what was not taken is for others, or for the next ``join``. Twice is no error."""
+        """Wait no longer: what the caller has not seen is left for others, or for the next ``join``."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task_id in self._task_ids:
+            self._waiters.leave(task_id, self)
+
+    def take(self, task_ids: Iterable[str]) -> None:
+        """Take the results of these tasks: their caller has them."""
+        for task_id in task_ids:
+            self._waiters.take(task_id, self)
+
+    @abstractmethod
+    def on_report(self, meta: ResultMeta) -> None:
+        """Keep what the caller is to see, and ``_fail`` or set ``_wake``."""
+
+    def on_history(self, reports: Sequence[ResultMeta]) -> None:
+        """Keep each report."""
+        for meta in reports:
+            self.on_report(meta)
+
+    def on_error(self, task_id: str, error: AioResultsError) -> None:
+        """End the wait, unless the result of this task is here already."""
+        if self._is_pending(task_id):
+            self._fail(error)
+
+    @abstractmethod
+    def _is_pending(self, task_id: str) -> bool:
+        """Whether the result of a task is not here yet."""
+
+    @abstractmethod
+    def _expire(self, timeout: float) -> None:
+        """End the wait, unless everything is here."""
+
+    def _fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self._wake.set()
+
+    async def _woken(self) -> None:
+        self._wake.clear()
+        await self._wake.wait()
 
 
 class Iteration(ABC, Generic[T]):
@@ -32,7 +98,7 @@ class Iteration(ABC, Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._is_over = False
         #: What waits now. It must not refer to the iteration, which would never be collected then.
-        self._listening: Listening | None = None
+        self._wait: Wait | None = None
 
     @abstractmethod
     async def _next(self) -> T:
@@ -57,23 +123,23 @@ class Iteration(ABC, Generic[T]):
         """End now. Safe to call twice."""
         self._end()
 
-    def _listen(self, listening: Listening) -> None:
-        """Have ``listening`` wait from here on, unless it does."""
-        if self._listening is None:
-            self._listening = listening
-            listening.join()
+    def _join(self, wait: Wait) -> None:
+        """Have ``wait`` begin or go on, unless it does already."""
+        if self._wait is None:
+            self._wait = wait
+            wait.join()
 
     def _leave(self) -> None:
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.leave()
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            wait.leave()
 
     def _end(self) -> None:
         self._is_over = True
         self._leave()
 
     def __del__(self) -> None:
-        if self._listening is not None:
+        if self._wait is not None:
             with suppress(RuntimeError):  # the loop is closed, and what was waited for with it
                 # Not at once: the garbage collector may run in any thread.
-                self._loop.call_soon_threadsafe(self._listening.leave)
+                self._loop.call_soon_threadsafe(self._wait.leave)

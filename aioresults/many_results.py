@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Self
 
-from aioresults.errors import AioResultsError, ResultTimeout
-from aioresults.iteration import Iteration
+from aioresults.errors import ResultTimeout
+from aioresults.iteration import Iteration, Wait
 from aioresults.results import ResultMeta
 from aioresults.routing import Reader
 from aioresults.waiting.waiters import Waiters
@@ -16,33 +15,28 @@ from aioresults.waiting.waiters import Waiters
 OnMessage = Callable[[ResultMeta], object]
 
 
-class Collector:
-    """One wait for many tasks: a listener that keeps what arrives until its caller takes it.
+class Collector(Wait):
+    """One wait for many tasks: keeps what arrives until its caller takes it. A context manager of the wait.
 
-    It waits from ``join`` to ``leave``, and may join again; what the caller has not seen by then is left, and arrives
-    once more. The deadline counts from the first ``join``. A context manager of the two.
+    Args:
+        done: where the results go, by task id.
+        on_message: is told of every report.
     """
 
     def __init__(
         self,
         waiters: Waiters,
-        task_ids: Iterable[str],
+        task_ids: Sequence[str],
         done: dict[str, ResultMeta],
         *,
         timeout: float | None,
         on_message: OnMessage | None,
     ) -> None:
-        self._waiters = waiters
-        self._asked = tuple(task_ids)
-        self._pending = set(self._asked)
+        super().__init__(waiters, task_ids, timeout)
+        self._pending = set(task_ids)
         self._done = done
-        self._timeout = timeout
         self._on_message = on_message
         self._arrived: deque[ResultMeta] = deque()
-        self._error: BaseException | None = None
-        self._wake = asyncio.Event()
-        self._deadline: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         self.join()
@@ -51,23 +45,9 @@ class Collector:
     def __exit__(self, *exception: object) -> None:
         self.leave()
 
-    def join(self) -> None:
-        """Begin to wait, or go on."""
-        if self._timeout is not None:
-            loop = asyncio.get_running_loop()
-            if self._deadline is None:
-                self._deadline = loop.time() + self._timeout
-            self._timer = loop.call_at(self._deadline, self._expire)
-        for task_id in self._asked:
-            if task_id in self._pending:
-                self._waiters.join(task_id, self)
-
     def leave(self) -> None:
-        """Wait no longer."""
-        if self._timer is not None:
-            self._timer.cancel()
-        for task_id in self._asked:
-            self._waiters.leave(task_id, self)
+        """Wait no longer; what the caller has not seen arrives once more after the next ``join``."""
+        super().leave()
         for meta in self._arrived:
             del self._done[meta.task_id]
             self._pending.add(meta.task_id)
@@ -86,25 +66,12 @@ class Collector:
             self._arrived.append(meta)
             self._wake.set()
 
-    def on_history(self, reports: Sequence[ResultMeta]) -> None:
-        """Keep the ready report."""
-        for meta in reports:
-            self.on_report(meta)
+    def _is_pending(self, task_id: str) -> bool:
+        return task_id in self._pending
 
-    def on_error(self, task_id: str, error: AioResultsError) -> None:
-        """End the wait, unless the result of this task is here already."""
-        if task_id in self._pending:
-            self._fail(error)
-
-    def _expire(self) -> None:
+    def _expire(self, timeout: float) -> None:
         if self._pending:
-            pending = [task_id for task_id in self._asked if task_id in self._pending]
-            self._fail(ResultTimeout(self._timeout or 0, pending, self._done))
-
-    def _fail(self, error: BaseException) -> None:
-        if self._error is None:
-            self._error = error
-        self._wake.set()
+            self._fail(ResultTimeout(timeout, list(filter(self._is_pending, self._task_ids)), self._done))
 
     async def next(self) -> ResultMeta | None:
         """Return the next report, or None after the last; cancelled, it is still there for the next call."""
@@ -113,25 +80,18 @@ class Collector:
                 raise self._error
             if not self._pending:
                 return None
-            self._wake.clear()
-            await self._wake.wait()
+            await self._woken()
         return self._arrived.popleft()
 
     async def all(self) -> None:
         """Return when everything is there, and take it; raises what ends the wait before."""
         while self._pending and self._error is None:
-            self._wake.clear()
-            await self._wake.wait()
+            await self._woken()
         if self._error is not None:  # also when it came with the last report
             raise self._error
         self._arrived.clear()
-        self.take(self._asked)
-        self._asked = ()  # there is nothing left to leave
-
-    def take(self, task_ids: Iterable[str]) -> None:
-        """Take the results of these tasks: their caller has them."""
-        for task_id in task_ids:
-            self._waiters.take(task_id, self)
+        self.take(self._task_ids)
+        self._task_ids = ()  # there is nothing left to leave
 
 
 class ResultIterator(Iteration[tuple[str, ResultMeta]]):
@@ -158,7 +118,7 @@ class ResultIterator(Iteration[tuple[str, ResultMeta]]):
         return meta.task_id, meta
 
     async def _arrival(self, collector: Collector) -> ResultMeta:
-        self._listen(collector)
+        self._join(collector)
         meta = await collector.next()
         if meta is None:
             raise StopAsyncIteration
@@ -176,7 +136,7 @@ class ResultIterator(Iteration[tuple[str, ResultMeta]]):
         else:
             self._known = deque(done.values())  # before the collector adds what others wait for and have not taken
             self._collector = self._results.collector(done)
-            self._listen(self._collector)
+            self._join(self._collector)
 
 
 class ManyResults:
@@ -218,7 +178,7 @@ class ManyResults:
 
     def collector(self, done: dict[str, ResultMeta]) -> Collector:
         """Return a wait for those that are not in ``done``; it adds them there."""
-        pending = (task_id for task_id in self._task_ids if task_id not in done)
+        pending = [task_id for task_id in self._task_ids if task_id not in done]
         return Collector(self._reader.waiters, pending, done, timeout=self.timeout, on_message=self._on_message)
 
     async def _all(self) -> dict[str, ResultMeta]:

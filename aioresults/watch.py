@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aioresults.errors import AioResultsError, ResultTimeout
-from aioresults.iteration import Iteration
+from aioresults.iteration import Iteration, Wait
 from aioresults.results import ResultMeta
 from aioresults.routing import Reader
 from aioresults.waiting.waiters import Waiters
@@ -17,40 +17,18 @@ from aioresults.waiting.waiters import Waiters
 BUFFER: Final = 1000
 
 
-class Watcher:
-    """The listener behind one ``watch``: waits for a task from ``join`` to ``leave``, and may join again."""
+class Watcher(Wait):
+    """The wait behind one ``watch``: keeps every report until the caller has seen it."""
 
     def __init__(self, waiters: Waiters, task_id: str, timeout: float | None) -> None:
-        self._waiters = waiters
-        self._task_id = task_id
-        self._timeout = timeout
-        self._deadline: float | None = None
+        super().__init__(waiters, [task_id], timeout)
         #: The last report that was kept, of those that are not ready.
         self._newest: ResultMeta | None = None
         self._reports: deque[ResultMeta] = deque(maxlen=BUFFER)
-        self._error: AioResultsError | None = None
-        self._wake = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def join(self) -> None:
-        """Begin to wait, or go on; the deadline counts from the beginning."""
-        if self._timeout is not None:
-            loop = asyncio.get_running_loop()
-            if self._deadline is None:
-                self._deadline = loop.time() + self._timeout
-            expired = ResultTimeout(self._timeout, [self._task_id])
-            self._timer = loop.call_at(self._deadline, self.on_error, self._task_id, expired)
-        self._waiters.join(self._task_id, self)
-
-    def take(self) -> None:
-        """Take the ready report: the caller has it."""
-        self._waiters.take(self._task_id, self)
 
     def leave(self) -> None:
         """Wait no longer; a ready report that the caller has not seen comes again."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._waiters.leave(self._task_id, self)
+        super().leave()
         if self._reports and self._reports[-1].is_ready:
             self._reports.pop()
 
@@ -64,21 +42,20 @@ class Watcher:
     def on_history(self, reports: Sequence[ResultMeta]) -> None:
         """Keep the reports that come after the newest that was kept before; all, if that is not among them."""
         known = [number for number, meta in enumerate(reports, 1) if _are_same(meta, self._newest)]
-        for meta in reports[known[-1] if known else 0 :]:
-            self.on_report(meta)
+        super().on_history(reports[known[-1] if known else 0 :])
 
-    def on_error(self, task_id: str, error: AioResultsError) -> None:
-        """End after the reports that are already here."""
-        self._error = self._error or error
-        self._wake.set()
+    def _is_pending(self, task_id: str) -> bool:
+        return True  # what ends the wait is raised after the reports that are here
+
+    def _expire(self, timeout: float) -> None:
+        self._fail(ResultTimeout(timeout, self._task_ids))
 
     async def next(self) -> ResultMeta:
         """Return the next report; cancelled, it is still there for the next call."""
         while not self._reports:
             if self._error is not None:
                 raise self._error
-            self._wake.clear()
-            await self._wake.wait()
+            await self._woken()
         return self._reports.popleft()
 
 
@@ -112,7 +89,7 @@ class Watch(Iteration[ResultMeta]):
         meta = await self._begin() if self._watcher is None else await self._report(self._watcher)
         if meta.is_ready:
             if self._watcher is not None and self._take:
-                self._watcher.take()
+                self._watcher.take([self._task_id])
             self._end()
         return meta
 
@@ -134,7 +111,7 @@ class Watch(Iteration[ResultMeta]):
         return meta
 
     async def _report(self, watcher: Watcher) -> ResultMeta:
-        self._listen(watcher)
+        self._join(watcher)
         return await watcher.next()
 
 

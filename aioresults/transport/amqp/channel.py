@@ -15,6 +15,8 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+
 from aioresults.errors import (
     AioResultsError,
     BrokerUnavailable,
@@ -26,7 +28,7 @@ from aioresults.errors import (
 )
 from aioresults.transport.amqp import frames
 from aioresults.transport.amqp.shared_socket import SharedSocket
-from aioresults.transport.amqp.translate_errors import translate, translated
+from aioresults.transport.amqp.translate_errors import translate
 from aioresults.transport.base import (
     Arguments,
     Connection,
@@ -129,7 +131,7 @@ class ChannelCalls:
         ends: list[asyncio.Future[Any]] = [task, self._lost]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            task.cancel()  # aiormq may leave it as it is for ever
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, task.cancel)  # aiormq may leave it as it is
             raise self.closed_error()
         return task.result()
 
@@ -342,8 +344,8 @@ class AMQPChannel(ChannelCalls):
 
     def ended(self, reason: AioResultsError) -> None:
         self._confirms.fail(reason)
-        if self._getting is not None and not self._getting.done():
-            self._getting.set_exception(reason)
+        if self._getting is not None:
+            _fail(self._getting, reason)
         super().ended(reason)
 
     def _aiormq_closed(self, closed: asyncio.Future[Any]) -> None:
@@ -434,7 +436,7 @@ class Confirms:
             _fail(future, error)
 
 
-def _fail(future: asyncio.Future[None], error: AioResultsError) -> None:
+def _fail(future: asyncio.Future[Any], error: AioResultsError) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()  # or asyncio logs it, where its caller is cancelled at this moment
@@ -444,6 +446,24 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
     # The outcome of an operation whose caller left is nobody's; asyncio would log it.
     if not task.cancelled():
         task.exception()
+
+
+async def translated(operation: Coroutine[Any, Any, T], connection: Connection) -> T:
+    """Await an operation of aiormq on ``connection``, and raise its errors as ours."""
+    try:
+        return await operation
+    except AioResultsError:
+        raise
+    except (asyncio.CancelledError, AMQPError, OSError, RuntimeError) as error:
+        # When a connection dies, aiormq ends pending calls with a bare CancelledError, though nobody cancelled them.
+        is_cancelled = isinstance(error, asyncio.CancelledError)
+        task = asyncio.current_task()
+        if is_cancelled and task is not None and task.cancelling():
+            raise
+        is_lost = is_cancelled or connection.is_closed
+        if isinstance(error, RuntimeError) and not (is_lost or isinstance(error, ChannelInvalidStateError)):
+            raise  # but "Connection was not opened", "... closed" when it is lost
+        raise translate(error, connection_lost=is_lost) from error
 
 
 def hand_over(on_message: OnMessage, delivery: Delivery) -> None:

@@ -16,10 +16,10 @@ from aio_pika.abc import AbstractConnection
 from aio_pika.connection import make_url
 
 from aioresults.errors import BrokerUnavailable
-from aioresults.transport.amqp.channel import CLOSE_TIMEOUT, AMQPChannel
+from aioresults.transport.amqp.channel import CLOSE_TIMEOUT, AMQPChannel, translated
 from aioresults.transport.amqp.plain_channel import PlainChannel
 from aioresults.transport.amqp.shared_socket import SharedSocket, SocketFactory
-from aioresults.transport.amqp.translate_errors import translate, translate_connect, translated
+from aioresults.transport.amqp.translate_errors import translate, translate_connect
 from aioresults.transport.base import OnBlocked, OnClose
 
 logger = logging.getLogger("aioresults")
@@ -142,14 +142,13 @@ class AMQPConnection:
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._callbacks: list[OnClose] = []
         self._on_blocked: list[OnBlocked] = []
-        self._channels: set[AMQPChannel | PlainChannel] = set()
-        #: Of channels that are being opened, or whose close was not answered yet.
-        self._numbers: set[int] = set()
+        #: By number, until its close was answered; None while it is opened.
+        self._channels: dict[int, AMQPChannel | PlainChannel | None] = {}
         self._last_number = 0
         self._max_number: int = self._underlay.connection_tune.channel_max or MAX_CHANNELS
         if socket is None:
             # aiormq counts on from the highest number in use, past the limit: the others' channels need room above.
-            self._max_number //= 2
+            self._max_number = (self._max_number + 1) // 2
         else:
             socket.owner = self
         self._closed: asyncio.Future[Any] = self._underlay.closing
@@ -177,7 +176,7 @@ class AMQPConnection:
         if self._reason is None:
             self._reason = error
             self._gone.set_result(None)
-            for channel in self._channels:
+            for channel in self._open_channels():
                 channel.ended(error)
             if not self._closing:
                 for callback in self._callbacks:
@@ -198,15 +197,15 @@ class AMQPConnection:
         except asyncio.CancelledError:
             opening.add_done_callback(_discard)
             raise
-        if not opening.done():  # aiormq may leave it as it is for ever
+        if not opening.done():
             opening.add_done_callback(_discard)
-            opening.cancel()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, opening.cancel)  # aiormq may leave it as it is
             raise BrokerUnavailable("the connection to the broker was lost")
         return opening.result()
 
     async def _open_channel(self, confirms: bool) -> AMQPChannel | PlainChannel:
         number = self._last_number = self._free_number()
-        self._numbers.add(number)
+        self._channels[number] = None
         channel: AMQPChannel | PlainChannel
         try:
             if self._socket is None:
@@ -219,13 +218,14 @@ class AMQPConnection:
                 underlay = await outer.get_underlay_channel()
                 channel = AMQPChannel(self, outer, underlay, self._socket, confirms=confirms)
         except BaseException:
-            self._numbers.discard(number)
+            del self._channels[number]
             raise
-        self._channels.add(channel)
-        channel.on_close(lambda _: self._channels.discard(channel))
-        # Not the future itself: the traceback in it would keep the channel, and whoever consumes there.
-        underlay.closing.add_done_callback(lambda _: self._numbers.discard(number))
+        self._channels[number] = channel
+        underlay.closing.add_done_callback(lambda _: self._channels.pop(number))
         return channel
+
+    def _open_channels(self) -> list[AMQPChannel | PlainChannel]:
+        return [channel for channel in self._channels.values() if channel is not None]
 
     def _free_number(self) -> int:
         """Choose a number that was not used for as long as can be.
@@ -236,7 +236,7 @@ class AMQPConnection:
         """
         last, most = self._last_number, self._max_number
         for number in chain(range(last + 1, most + 1), range(1, last + 1)):
-            if number not in self._underlay.channels and number not in self._numbers:
+            if number not in self._underlay.channels and number not in self._channels:
                 return number
         raise BrokerUnavailable(f"all {most} channels of the connection are in use")
 
@@ -244,7 +244,7 @@ class AMQPConnection:
         if self._closing:
             return
         self._closing = True
-        for channel in self._channels:
+        for channel in self._open_channels():
             channel.is_closed = True
         # Also when it was lost: aio-pika's object would close itself when it is collected, and warn where that has no
         # event loop, in another thread for example.

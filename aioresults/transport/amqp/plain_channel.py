@@ -20,9 +20,8 @@ from aiormq.exceptions import DeliveryError, PublishError
 
 from aioresults.errors import ChannelClosed, ChannelError, MessageNacked, MessageReturned
 from aioresults.transport.amqp import frames
-from aioresults.transport.amqp.channel import ChannelCalls, hand_over
+from aioresults.transport.amqp.channel import ChannelCalls, hand_over, translated
 from aioresults.transport.amqp.properties import write_properties
-from aioresults.transport.amqp.translate_errors import translated
 from aioresults.transport.base import Connection, Delivery, Properties
 from aioresults.transport.broker_errors import is_of_publish
 
@@ -124,7 +123,7 @@ class PlainChannel(ChannelCalls):
 
         try:
             await self._underlay.basic_consume(queue, deliver, consumer_tag=consumer_tag, **options)
-        except ValueError:  # the same
+        except ValueError:  # pamqp refuses the name, as above
             self._underlay.consumers[consumer_tag] = deliver
             await self._underlay.rpc(frames.BasicConsume(queue=queue, consumer_tag=consumer_tag, **options))
 

@@ -1,23 +1,15 @@
-"""What aiormq raises, as errors of this package.
-
-When a connection dies, aiormq ends pending calls with a bare ``CancelledError`` although nobody cancelled them; here
-that is told from a real cancellation by ``Task.cancelling()`` and becomes ``BrokerUnavailable``.
-"""
+"""What aiormq raises, as errors of this package."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from aiormq import exceptions
 
 from aioresults.errors import AioResultsError, BrokerRefused, BrokerUnavailable, ChannelClosed
-from aioresults.transport.base import Connection
 from aioresults.transport.broker_errors import channel_error, connect_error
-
-T = TypeVar("T")
 
 _CODES: Final[dict[type[BaseException], int]] = {
     exceptions.ChannelAccessRefused: 403,
@@ -26,31 +18,6 @@ _CODES: Final[dict[type[BaseException], int]] = {
     exceptions.ChannelPreconditionFailed: 406,
     exceptions.ConnectionNotAllowed: 530,
 }
-
-
-async def translated(operation: Coroutine[Any, Any, T], connection: Connection) -> T:
-    """Await an operation on ``connection``, and raise its errors as ours."""
-    try:
-        return await operation
-    except AioResultsError:
-        raise
-    except asyncio.CancelledError as error:
-        if is_cancelled_by_caller(error):
-            raise
-        raise translate(error, connection_lost=True) from error
-    except (exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError) as error:
-        raise translate(error, connection_lost=connection.is_closed) from error
-    except RuntimeError as error:
-        # "Connection was not opened", "... closed"
-        if not connection.is_closed:
-            raise
-        raise translate(error, connection_lost=True) from error
-
-
-def is_cancelled_by_caller(error: BaseException) -> bool:
-    """Whether ``error`` is the cancellation of the current task, not aiormq's way to report a dead connection."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def translate(error: BaseException | None, *, connection_lost: bool) -> AioResultsError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -247,6 +249,20 @@ class TestBeingCancelled:
                 await waiter
             waiter.leave()
             assert bench.reader.consuming == 0
+
+    async def test_with_its_channel_it_keeps_nothing_of_that(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            channel = bench.session.channels.pop()
+            await channel.close()
+            await eventually(lambda: bool(bench.session.channels))
+            await bench.consumed("a")
+            closed = weakref.ref(channel)
+            del channel
+            gc.collect()
+            assert closed() is None
+            waiter.cancel()
 
     async def test_for_another_reason_it_consumes_again(self) -> None:
         async with working() as bench:

@@ -288,7 +288,7 @@ class QueuePerTaskReader(Reader):
             # there before is not cancelled yet, and has the tag: look again, on another channel.
             if isinstance(error, NotSupported):
                 self._operations[consumer] += 1
-                asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._operations.subtract, (consumer,))
+                asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._end_operation, consumer)
             self._look_at(task_id)
 
     async def _consumer(self, session: Session) -> Consumer:
@@ -307,7 +307,10 @@ class QueuePerTaskReader(Reader):
         try:
             yield
         finally:
-            self._operations[consumer] -= 1
+            self._end_operation(consumer)
+
+    def _end_operation(self, consumer: Consumer) -> None:
+        self._operations -= Counter((consumer,))  # which keeps none of those that have no operation left
 
     def _consumer_on(self, channel: Channel) -> Consumer:
         consumer = self.parts.overrides.Consumer(

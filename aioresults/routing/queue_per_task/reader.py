@@ -151,7 +151,8 @@ class QueuePerTaskReader(Reader):
         if task_id in self._busy:
             self._busy[task_id] = True
         else:
-            (self._deletions if task_id in self._taken else self._changed).put_nowait(task_id)
+            is_over = task_id in self._taken and task_id not in self.waiters  # else somebody waits for it anew
+            (self._deletions if is_over else self._changed).put_nowait(task_id)
 
     def _take_off(self, task_id: str) -> None:
         """Acknowledge a result that was taken, and have its queue deleted.

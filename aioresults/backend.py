@@ -207,10 +207,11 @@ class AMQPBackend:
 
         Cancelled, it leaves nothing behind. ``close`` may be called from another task.
         """
-        if self._runtime is None or self._runtime.is_closed:
-            if self._runtime is not None:
-                await self._runtime.closed()
-            self._runtime = Runtime(self._settings, self)
+        while (last := self._runtime) is None or last.is_closed:
+            if last is not None:
+                await last.closed()
+            if self._runtime is last:  # else another call has begun the next lifetime meanwhile
+                self._runtime = Runtime(self._settings, self)
         await self._runtime.open()
         return self
 

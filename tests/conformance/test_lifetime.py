@@ -250,6 +250,15 @@ class TestClosing:
         assert backend.stats()["open"] is True
         await backend.close()
 
+    async def test_opened_twice_while_it_is_closed_it_begins_once(self, lab: Lab) -> None:
+        backend = lab.make()
+        await backend.open()
+        closing = asyncio.create_task(backend.close())
+        await asyncio.sleep(0)
+        await asyncio.gather(backend.open(), backend.open(), closing)
+        await backend.close()
+        assert not tasks_of_backends()
+
     async def test_ends_every_wait(self, lab: Lab, raw: Raw) -> None:
         backend, task_id = await lab.open(), new_id()
         waits = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -248,6 +250,20 @@ class TestBeingCancelled:
             waiter.leave()
             assert bench.reader.consuming == 0
 
+    async def test_with_its_channel_it_keeps_nothing_of_that(self) -> None:
+        async with working() as bench:
+            waiter = bench.wait("a")
+            await bench.consumed("a")
+            channel = bench.session.channels.pop()
+            await channel.close()
+            await eventually(lambda: bool(bench.session.channels))
+            await bench.consumed("a")
+            closed = weakref.ref(channel)
+            del channel
+            gc.collect()
+            assert closed() is None
+            waiter.cancel()
+
     async def test_for_another_reason_it_consumes_again(self) -> None:
         async with working() as bench:
             waiter = bench.wait("a")
@@ -261,6 +277,25 @@ class TestBeingCancelled:
 
 
 class TestSettling:
+    async def test_a_new_wait_does_not_stand_behind_deletions(self) -> None:
+        async with working() as bench:
+            task_ids = [str(number) for number in range(reader_module.PARALLEL_DELETIONS + 1)]
+            waiters = [bench.wait(task_id) for task_id in task_ids]
+            for task_id, waiter in zip(task_ids, waiters, strict=True):
+                await bench.consumed(task_id)
+                await bench.publish(task_id, f"{task_id} SUCCESS")
+                await waiter
+            go_on = asyncio.Event()
+            bench.session.after += [go_on.wait] * reader_module.PARALLEL_DELETIONS
+            for waiter in waiters:
+                waiter.take()
+            await eventually(lambda: not bench.session.after)
+            again = bench.wait(task_ids[-1])
+            await eventually(lambda: bench.reader.stats()["deleting"] == reader_module.PARALLEL_DELETIONS)
+            await bench.consumed(task_ids[-1])
+            go_on.set()
+            again.cancel()
+
     async def test_a_deletion_that_is_refused_is_given_up(self, caplog: pytest.LogCaptureFixture) -> None:
         async with working() as bench:
             waiter = bench.wait("a")

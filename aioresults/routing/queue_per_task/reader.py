@@ -151,7 +151,8 @@ class QueuePerTaskReader(Reader):
         if task_id in self._busy:
             self._busy[task_id] = True
         else:
-            (self._deletions if task_id in self._taken else self._changed).put_nowait(task_id)
+            is_over = task_id in self._taken and task_id not in self.waiters  # else somebody waits for it anew
+            (self._deletions if is_over else self._changed).put_nowait(task_id)
 
     def _take_off(self, task_id: str) -> None:
         """Acknowledge a result that was taken, and have its queue deleted.
@@ -288,7 +289,7 @@ class QueuePerTaskReader(Reader):
             # there before is not cancelled yet, and has the tag: look again, on another channel.
             if isinstance(error, NotSupported):
                 self._operations[consumer] += 1
-                asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._operations.subtract, (consumer,))
+                asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._end_operation, consumer)
             self._look_at(task_id)
 
     async def _consumer(self, session: Session) -> Consumer:
@@ -307,7 +308,10 @@ class QueuePerTaskReader(Reader):
         try:
             yield
         finally:
-            self._operations[consumer] -= 1
+            self._end_operation(consumer)
+
+    def _end_operation(self, consumer: Consumer) -> None:
+        self._operations -= Counter((consumer,))  # which keeps none of those that have no operation left
 
     def _consumer_on(self, channel: Channel) -> Consumer:
         consumer = self.parts.overrides.Consumer(channel)

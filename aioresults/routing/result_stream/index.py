@@ -220,18 +220,18 @@ class Index:
         except _Elsewhere:
             return None
 
-    def latest(self, task_id: str, judge: Judge, *, newest: bool = False) -> list[Document] | None:
+    def latest(self, task_id: str, judge: Judge, *, since: int = 0) -> list[Document] | None:
         """Return the document of the report that counts, none if there is none; None when some must be fetched first.
 
         Args:
-            newest: only if the report that came last is the one that counts.
+            since: only if that report has this offset or a later one.
         """
         entry = self._here.get(task_id) or self._elsewhere.get(task_id)
         if entry is None or isinstance(entry, bytes):
             return self.documents(task_id)
         try:
             number = entry.counting(self, task_id, judge)
-            if number is None or (newest and number < len(entry) - 1):
+            if number is None or _offset(entry[number]) < since:
                 return []
             return [self.document(task_id, entry[number])]
         except _Elsewhere:

@@ -89,7 +89,7 @@ class StreamView:
             if task_id not in self._untold:
                 self._tell_new(document)
         elif self.is_live and self._waiters.is_observed:
-            self._show(task_id)
+            self._show(task_id, position.offset)
         return True
 
     def _tell_new(self, document: Document) -> None:
@@ -104,11 +104,11 @@ class StreamView:
         if self.is_live:
             self._waiters.forget(task_id)
 
-    def _show(self, task_id: str) -> None:
-        """Tell the observers of the newest report of a task that nobody waits for, if it counts."""
-        documents = self.index.latest(task_id, self, newest=True)
+    def _show(self, task_id: str, since: int) -> None:
+        """Tell the observers of the report that counts of a task that nobody waits for, if it came ``since`` then."""
+        documents = self.index.latest(task_id, self, since=since)
         if documents is None:
-            self.replay.fetch(task_id).add_done_callback(lambda done: self._show_fetched(task_id, done))
+            self.replay.fetch(task_id).add_done_callback(lambda done: self._show_fetched(task_id, since, done))
             return
         for document in documents:
             try:
@@ -116,9 +116,9 @@ class StreamView:
             except DecodeError as error:
                 self._refusals.refuse(error, dropped=False)
 
-    def _show_fetched(self, task_id: str, done: asyncio.Future[None]) -> None:
+    def _show_fetched(self, task_id: str, since: int, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and done.exception() is None:
-            self._show(task_id)
+            self._show(task_id, since)
 
     # Which report counts
 

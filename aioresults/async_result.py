@@ -35,9 +35,9 @@ class AsyncResult(Generic[T]):
         *,
         parent: AsyncResult[Any] | GroupResult | None = None,
     ) -> None:
-        self.task_id = task_id
-        self.backend = backend
-        self.parent = parent
+        self.task_id: str = task_id
+        self.backend: AMQPBackend = backend
+        self.parent: AsyncResult[Any] | GroupResult | None = parent
         self._type = type
 
     def __await__(self) -> Generator[Any, None, T]:

@@ -15,12 +15,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar, overload
 
-from aioresults import messaging, states, validation
+from aioresults import errors, messaging, states, validation
 from aioresults.app_settings import app_settings
 from aioresults.errors import (
     AioResultsError,
     BackendClosed,
-    BacklogLimitExceeded,
     ConfigurationError,
     DecodeError,
     TaskRevoked,
@@ -95,14 +94,14 @@ class AMQPBackend:
     Raises ``ConfigurationError``, naming the value and what is allowed.
     """
 
-    BacklogLimitExceeded: ClassVar = BacklogLimitExceeded
+    BacklogLimitExceeded: ClassVar[type[errors.BacklogLimitExceeded]] = errors.BacklogLimitExceeded
     Consumer: type[messaging.Consumer] = messaging.Consumer
     Exchange: type[messaging.Exchange] = messaging.Exchange
     Producer: type[messaging.Producer] = messaging.Producer
     Queue: type[messaging.Queue] = messaging.NoCacheQueue
     persistent: bool = True
     retry_policy: RetryPolicy | Mapping[str, Any] = RetryPolicy()
-    supports_autoexpire: ClassVar = True
+    supports_autoexpire: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -79,8 +79,8 @@ class ResultTimeout(AioResultsError, TimeoutError):
 
     def __init__(self, timeout: float, pending: Iterable[str], done: Mapping[str, ResultMeta] | None = None) -> None:
         self.timeout = timeout
-        self.pending = list(pending)
-        self.done = dict(done or {})
+        self.pending: list[str] = list(pending)
+        self.done: dict[str, ResultMeta] = dict(done or {})
         if self.done or len(self.pending) != 1:
             text = f"{len(self.done)} of {len(self.done) + len(self.pending)} results within {timeout:g} s"
         else:

@@ -45,9 +45,9 @@ class GroupResult:
         *,
         parent: Member | None = None,
     ) -> None:
-        self.id = validation.non_empty("a group id", id)
+        self.id: str = validation.non_empty("a group id", id)
         self.results: list[Member] = list(results)
-        self.parent = parent
+        self.parent: Member | None = parent
         for member in self.results:
             if not isinstance(member, (AsyncResult, GroupResult)):
                 raise ConfigurationError(f"the members of a group are AsyncResults or GroupResults, not {member!r}")

@@ -36,7 +36,7 @@ from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.transport import Transport
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Seconds that ``open`` gives a reader to come to what is stored already.
 CATCH_UP_TIMEOUT: Final = 1.0

@@ -17,7 +17,7 @@ from aioresults.messaging import Consumer, Message, Queue
 from aioresults.routing.base import Reader, ReaderParts
 from aioresults.sessions.sessions import Session
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Unacknowledged messages, each of up to some hundred reports.
 PREFETCH: Final = 100

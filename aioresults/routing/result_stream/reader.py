@@ -38,7 +38,7 @@ from aioresults.timing import fail_after
 from aioresults.transport import Channel
 from aioresults.waiting.memory import Deduplicator
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Unacknowledged messages, each of up to some hundred reports.
 PREFETCH: Final = 1000
@@ -188,7 +188,7 @@ class ResultStreamReader(Reader):
 
     def _start_over(self) -> None:
         self._offset = None
-        self.deduplicator = Deduplicator()  # a message that is read once more is no repeat
+        self.deduplicator: Deduplicator = Deduplicator()  # a message that is read once more is no repeat
         self.view.is_live = False
         self.view.index.clear()
 

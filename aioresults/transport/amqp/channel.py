@@ -13,7 +13,7 @@ import itertools
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import uuid4
 
 import pamqp.frame
@@ -49,7 +49,7 @@ from aioresults.transport.replies import is_of_publish
 
 T = TypeVar("T")
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 
 class AMQPChannel:

@@ -18,7 +18,7 @@ from pamqp import decode, encode
 from aioresults.errors import EncodeError
 from aioresults.transport.base import Properties
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 _FLAGS: Final = struct.Struct(">H")
 _LENGTH: Final = struct.Struct(">I")

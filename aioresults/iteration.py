@@ -1,4 +1,4 @@
-"""Iterating over what arrives, for callers that may be cancelled at any turn."""
+"""Iterating over what arrives, in callers that may be cancelled at any ``await``."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ T = TypeVar("T")
 
 
 class Listening(Protocol):
-    """What waits on behalf of an iteration."""
+    """A wait on behalf of an iteration."""
 
     def join(self) -> None:
-        """Begin to wait, or go on."""
+        """Begin to wait, or continue."""
         ...
 
     def leave(self) -> None:
-        """Wait no longer: what was not taken is for others, or for the next ``join``. Twice is no error."""
+        """Stop waiting: what was not taken is for others, or for the next ``join``. Twice is no error."""
         ...
 
 
 class Iteration(ABC, Generic[T]):
     """One iteration over what arrives.
 
-    Cancelling ``anext`` is safe: nothing is waited for until the next call, if there is one, which goes on where this
-    one was. (An async generator would have ended, and the next call would say that nothing more comes.) Leaving the
-    loop ends it, and so does ``aclose``.
+    Cancelling ``anext`` is safe: nothing waits until the next call, which continues where the cancelled one stopped. (A
+    cancelled async generator would have ended, and its next call would report that nothing more comes.) Leaving the
+    loop ends the iteration, and so does ``aclose``.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Iteration(ABC, Generic[T]):
 
     @abstractmethod
     async def _next(self) -> T:
-        """Return what is next, or raise ``StopAsyncIteration``; cancelled, it is still there for the next call."""
+        """Return the next item, or raise ``StopAsyncIteration``. A cancelled call leaves it for the next call."""
 
     def __aiter__(self) -> Self:
         return self
@@ -56,11 +56,18 @@ class Iteration(ABC, Generic[T]):
             raise
 
     async def aclose(self) -> None:
-        """End now. Safe to call twice."""
+        """End the iteration now. Safe to call twice.
+
+        Example::
+
+            reports = backend.watch(task_id)
+            first = await anext(reports)
+            await reports.aclose()
+        """
         self._end()
 
     def _listen(self, listening: Listening) -> None:
-        """Have ``listening`` wait from here on, unless it does."""
+        """Let ``listening`` wait from now on, unless it already does."""
         if self._listening is None:
             self._listening = listening
             listening.join()

@@ -22,7 +22,6 @@ from aioresults.errors import (
     AioResultsError,
     BackendClosed,
     BrokerUnavailable,
-    ConfigurationError,
     PreconditionFailed,
     WrongEventLoop,
 )
@@ -44,7 +43,7 @@ CATCH_UP_TIMEOUT: Final = 1.0
 CLOSE_TIMEOUT: Final = 5.0
 
 
-class State(Enum):
+class Lifecycle(Enum):
     """What may be done with a backend."""
 
     NEW = "was not opened yet"
@@ -53,7 +52,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RuntimeSettings:
     """What a lifetime needs to know; the fields are parameters of ``AMQPBackend``, and explained there."""
 
     transport: Transport
@@ -79,10 +78,10 @@ class Settings:
         validation.seconds("rpc_timeout", self.rpc_timeout)
 
 
-class Backend(Overrides, Protocol):
+class RuntimeOwner(Overrides, Protocol):
     """What a lifetime asks of the backend that it belongs to."""
 
-    def own(self, entity: Exchange | Queue) -> Exchange | Queue:
+    def _own(self, entity: Exchange | Queue) -> Exchange | Queue:
         """Return an exchange or a queue as one of the backend's own classes."""
         ...
 
@@ -90,7 +89,7 @@ class Backend(Overrides, Protocol):
         """Return the queues that are declared when a report about ``task_id`` finds none."""
         ...
 
-    async def on_session(self, session: Session) -> None:
+    async def _on_session(self, session: Session) -> None:
         """A session is about to be used: declare what the user's own code needs."""
         ...
 
@@ -101,7 +100,7 @@ class Runtime:
     It prepares each session, and says where the outbox publishes (``SessionOwner``, ``Destinations``).
     """
 
-    def __init__(self, settings: Settings, backend: Backend) -> None:
+    def __init__(self, settings: RuntimeSettings, backend: RuntimeOwner) -> None:
         self._settings = settings
         self._backend = backend
         self._routing = settings.routing
@@ -133,7 +132,7 @@ class Runtime:
         self._closing: asyncio.Task[None] | None = None
         self._opening = 0
         self._detached: set[asyncio.Task[None]] = set()
-        self._state = State.NEW
+        self._state = Lifecycle.NEW
 
     def _parts(self) -> ReaderParts:
         settings = self._settings
@@ -154,21 +153,9 @@ class Runtime:
             BackendClosed: not opened, or closed.
             WrongEventLoop: opened in another event loop or process.
         """
-        if self._state is not State.OPEN:
+        if self._state is not Lifecycle.OPEN:
             raise BackendClosed(f"the backend {self._state.value}")
         self._check_place()
-
-    def check_reads(self) -> None:
-        """Raise unless results can be waited for here, and have a refused connection tried again.
-
-        Raises:
-            ConfigurationError: the backend only stores.
-            BackendClosed, WrongEventLoop: as ``check``.
-        """
-        if not self._reads:
-            raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
-        self.check()
-        self.sessions.ask()
 
     def _check_place(self) -> None:
         if self._loop is None or asyncio._get_running_loop() is self._loop:
@@ -187,7 +174,7 @@ class Runtime:
     @property
     def is_closed(self) -> bool:
         """Whether ``close`` was called: the next ``open`` of the backend begins another lifetime."""
-        return self._state is State.CLOSED
+        return self._state is Lifecycle.CLOSED
 
     async def open(self) -> None:
         """Start, and return when the first session can be used. Opening twice is no error."""
@@ -202,14 +189,14 @@ class Runtime:
             if self._reads:
                 await self.reader.caught_up(CATCH_UP_TIMEOUT)
         except BaseException:
-            if self._state is State.NEW and self._opening == 1:  # others may go on to open it
+            if self._state is Lifecycle.NEW and self._opening == 1:  # others may go on to open it
                 await self._end(flush=False)
             raise
         finally:
             self._opening -= 1
-        if self._state is State.CLOSED:
+        if self._state is Lifecycle.CLOSED:
             raise BackendClosed("the backend was closed while it was opened")
-        self._state = State.OPEN
+        self._state = Lifecycle.OPEN
 
     async def _run(self) -> None:
         async with aclosing(self.sessions.live()) as live:
@@ -224,7 +211,7 @@ class Runtime:
             return
         # A defect of this package: better that everyone hears of it than that they wait for ever.
         logger.error("the background task failed", exc_info=error)
-        self._state = State.CLOSED
+        self._state = Lifecycle.CLOSED
         failure = BackendClosed(f"the background task failed: {error!r}")
         failure.__cause__ = error
         self.sessions.end(failure)
@@ -252,7 +239,7 @@ class Runtime:
 
     async def _end(self, *, flush: bool) -> None:
         if self._closing is None:
-            self._state = State.CLOSED
+            self._state = Lifecycle.CLOSED
             self._closing = asyncio.create_task(self._close(flush), name="aioresults close")
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._closing)
@@ -298,7 +285,7 @@ class Runtime:
     async def prepare(self, session: Session) -> None:
         """Declare what the routing needs, what the user's code needs, and have the reader start."""
         await self.declare(session)
-        await self._backend.on_session(session)
+        await self._backend._on_session(session)
         if self._reads:
             await self.reader.start(session)
 
@@ -320,7 +307,7 @@ class Runtime:
         """Declare what the routing needs."""
         for entity in self._routing.topology():
             try:
-                await session.run(declaring(self._backend.own(entity)), publishing=True)
+                await session.run(declaring(self._backend._own(entity)), publishing=True)
             except (PreconditionFailed, BrokerUnavailable) as error:
                 explained = self._routing.explain(error)
                 if explained is error:
@@ -336,7 +323,7 @@ class Runtime:
         """Return figures: plain values, cheap. From another thread, or after a fork, they are those of the moment."""
         session = self.sessions.current
         return {
-            "open": self._state is State.OPEN,
+            "open": self._state is Lifecycle.OPEN,
             "connected": session is not None,
             "blocked": session is not None and session.blocked is not None,
             "last_error": str(self.sessions.last_error) if session is None else "",

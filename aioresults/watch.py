@@ -18,7 +18,7 @@ BUFFER: Final = 1000
 
 
 class Watcher:
-    """The listener behind one ``watch``: waits for a task from ``join`` to ``leave``, and may join again."""
+    """The listener behind one ``watch``: it waits for a task from ``join`` to ``leave``, and may join again."""
 
     def __init__(self, waiters: Waiters, task_id: str, timeout: float | None) -> None:
         self._waiters = waiters
@@ -33,7 +33,7 @@ class Watcher:
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self) -> None:
-        """Begin to wait, or go on; the deadline counts from the beginning."""
+        """Begin to wait, or continue; the deadline counts from the beginning."""
         if self._timeout is not None:
             loop = asyncio.get_running_loop()
             if self._deadline is None:
@@ -47,7 +47,7 @@ class Watcher:
         self._waiters.take(self._task_id, self)
 
     def leave(self) -> None:
-        """Wait no longer; a ready report that the caller has not seen comes again."""
+        """Stop waiting; a ready report that the caller has not seen arrives again."""
         if self._timer is not None:
             self._timer.cancel()
         self._waiters.leave(self._task_id, self)
@@ -62,7 +62,7 @@ class Watcher:
         self._wake.set()
 
     def on_history(self, reports: Sequence[ResultMeta]) -> None:
-        """Keep the reports that come after the newest that was kept before; all, if that is not among them."""
+        """Keep the reports after the newest one that was kept before, or all if that one is not among them."""
         known = [number for number, meta in enumerate(reports, 1) if _are_same(meta, self._newest)]
         for meta in reports[known[-1] if known else 0 :]:
             self.on_report(meta)
@@ -73,7 +73,7 @@ class Watcher:
         self._wake.set()
 
     async def next(self) -> ResultMeta:
-        """Return the next report; cancelled, it is still there for the next call."""
+        """Return the next report. A cancelled call leaves it for the next call."""
         while not self._reports:
             if self._error is not None:
                 raise self._error
@@ -90,14 +90,17 @@ def _are_same(meta: ResultMeta, other: ResultMeta | None) -> bool:
 class Watch(Iteration[ResultMeta]):
     """The reports of one task as they arrive, until the ready one.
 
-    Args:
-        timeout: seconds for all of it together, from the first ``anext``; None for no limit, 0 for one look.
-        take: take the ready report; otherwise it is left where it is.
+    Example::
+
+        states_seen = [meta.status async for meta in backend.watch(task_id, timeout=30)]
+        assert states_seen[-1] == "SUCCESS"
+
+    Made by ``AMQPBackend.watch``, whose arguments it takes. The deadline counts from the first ``anext``.
 
     Raises:
-        ResultTimeout: no ready report within ``timeout``.
+        ResultTimeout: there was no ready report in time.
 
-    Leaving the loop early loses nothing: a ready report that was not yielded stays in its queue.
+    Cancelling is safe, and so is leaving the loop early: a ready report that was not yielded stays in its queue.
     """
 
     def __init__(self, reader: Reader, task_id: str, timeout: float | None, take: bool) -> None:
@@ -117,7 +120,7 @@ class Watch(Iteration[ResultMeta]):
         return meta
 
     async def _begin(self) -> ResultMeta:
-        """Return what is known or found at once, else what comes first."""
+        """Return what is known or found at once, else the first report to come."""
         if (known := self._reader.ready(self._task_id)) is not None:
             return known
         if self._timeout == 0:
@@ -139,7 +142,7 @@ class Watch(Iteration[ResultMeta]):
 
 
 class Observer:
-    """Waits for the next ready reports that arrive for anyone."""
+    """Waits for the next ready reports that arrive for any call."""
 
     def __init__(self, waiters: Waiters) -> None:
         self._waiters = waiters
@@ -162,7 +165,7 @@ class Observer:
             self._wake.set_result(None)
 
     async def next(self, timeout: float | None) -> dict[str, ResultMeta]:
-        """Return the ready reports of the moment in which the first one arrives, within ``timeout`` seconds."""
+        """Wait up to ``timeout`` seconds, and return the ready reports that arrived together with the first one."""
         self._waiters.observe(self)
         try:
             async with asyncio.timeout(timeout):

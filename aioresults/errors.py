@@ -46,6 +46,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aioresults.results import ResultMeta
 
+__all__ = [
+    "AccessRefused",
+    "AioResultsError",
+    "BackendClosed",
+    "BacklogLimitExceeded",
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "ChannelClosed",
+    "ChannelError",
+    "ConfigurationError",
+    "ContentDisallowed",
+    "DecodeError",
+    "EncodeError",
+    "InequivalentArgument",
+    "MessageNacked",
+    "MessageReturned",
+    "MessageStateError",
+    "NotBoundError",
+    "NotFound",
+    "NotSupported",
+    "PreconditionFailed",
+    "RemoteError",
+    "RemoteTraceback",
+    "ResourceLocked",
+    "ResultEvicted",
+    "ResultForgotten",
+    "ResultNotRouted",
+    "ResultTimeout",
+    "ResultTooLarge",
+    "SignatureMismatch",
+    "StoreError",
+    "TaskRevoked",
+    "WrongEventLoop",
+]
+
 
 class AioResultsError(Exception):
     """Base of every error of this package."""

@@ -11,6 +11,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+__all__ = [
+    "Blocked",
+    "ConnectFailed",
+    "ConnectRefused",
+    "Connected",
+    "ConnectionLost",
+    "Dropped",
+    "Event",
+    "Events",
+    "Evicted",
+    "LateResult",
+    "NotRouted",
+    "OnEvent",
+    "QueueLost",
+    "QueuesLeft",
+    "Unblocked",
+    "Unconfirmed",
+    "Unreadable",
+    "Unroutable",
+]
+
 logger: Final = logging.getLogger("aioresults")
 
 

@@ -8,6 +8,22 @@ from __future__ import annotations
 
 from typing import Final
 
+__all__ = [
+    "EXCEPTION_STATES",
+    "FAILURE",
+    "PENDING",
+    "PROPAGATE_STATES",
+    "READY_STATES",
+    "RECEIVED",
+    "REJECTED",
+    "RETRY",
+    "REVOKED",
+    "STARTED",
+    "SUCCESS",
+    "UNREADY_STATES",
+    "supersedes",
+]
+
 PENDING: Final = "PENDING"
 RECEIVED: Final = "RECEIVED"
 STARTED: Final = "STARTED"

@@ -122,7 +122,7 @@ class Collector:
         while self._pending and self._error is None:
             self._wake.clear()
             await self._wake.wait()
-        if self._error is not None:  # also when it came with the last report
+        if self._error is not None:  # even if it arrived with the last report
             raise self._error
         self._arrived.clear()
         self.take(self._asked)
@@ -174,7 +174,7 @@ class ResultIterator(Iteration[tuple[str, ResultMeta]]):
                 self._timed_out = error
             self._known = deque(done.values())
         else:
-            self._known = deque(done.values())  # before the collector adds what others wait for and have not taken
+            self._known = deque(done.values())  # before the collector adds what other waits have not taken
             self._collector = self._results._collector(done)
             self._listen(self._collector)
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from aioresults import states
 
-#: What nearly every report holds besides its fields. Shared: a dict of its own for each would cost 64 bytes, and make
-#: the garbage collector, whose work grows with what is kept, come around more often.
+#: What nearly every report holds besides its fields. Shared, because a dict for each report would cost 64 bytes and make
+#: the garbage collector, whose work grows with what is kept, run more often.
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -32,7 +32,7 @@ class ResultMeta:
     """
 
     task_id: str
-    #: One of ``aioresults.states``, or the user's own.
+    #: One of ``aioresults.states``, or a state of the user's own.
     status: str
     #: The return value; for FAILURE, RETRY and REVOKED an exception; for other states whatever was reported.
     result: Any = None
@@ -51,7 +51,7 @@ class ResultMeta:
     worker: str | None = None
     retries: int | None = None
     queue: str | None = None
-    #: Whatever else the report held, by its key.
+    #: All other content of the report, by its key.
     extra: Mapping[str, Any] = field(default_factory=_nothing)
 
     @classmethod
@@ -117,14 +117,14 @@ class ResultMeta:
             assert ResultMeta("task", "SUCCESS", 42).value() == 42
         """
         if propagate and self.is_failure and isinstance(self.result, BaseException):
-            # Without the frames of callers that it was raised in before: a cached meta would keep them alive.
+            # Without the frames of earlier callers, which a cached report would keep alive.
             raise self.result.with_traceback(None)
         return self.result
 
 
 def _plain(value: Any) -> Any:
     """Return the form in which Celery writes a handle on a task, ours or Celery's; any other value as it is."""
-    # Not by one of the two alone: a Decimal has an ``as_tuple``, too.
+    # Both are needed: a Decimal has an ``as_tuple`` as well.
     return value.as_tuple() if hasattr(value, "as_tuple") and hasattr(value, "id") else value
 
 
@@ -166,7 +166,7 @@ class Request:
     Any object with some of these attributes will do instead, for example Celery's ``task.request``.
     """
 
-    #: The address the caller put into the task message; None when the routing needs none.
+    #: The address that the caller put into the task message; None when the routing needs none.
     reply_to: str | None = None
     #: The caller's correlation id; the task id when None.
     correlation_id: str | None = None

@@ -18,9 +18,9 @@ from aioresults.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, C
 T = TypeVar("T")
 
 #: The errors of an operation that may succeed if it is tried again, perhaps on a channel of the next session.
-#: A lost confirm is one of them: nobody knows whether the broker has the message, so it is published again.
+#: A lost confirm is one of them: whether the broker has the message is unknown, so it is published again.
 TRANSIENT_ERRORS: Final = (BrokerUnavailable, ChannelClosed, MessageNacked)
-#: Retries beyond which nobody waits for the last one.
+#: The number of retries beyond which no caller waits for the last one.
 COUNTED: Final = 10_000
 
 
@@ -98,7 +98,7 @@ class RetryPolicy:
         for _ in itertools.count() if self.max_retries is None else range(self.max_retries):
             wait = float(min(interval, self.interval_max))
             yield wait * (1 - self.jitter * rng()) if self.jitter else wait
-            # As kombu counts: a step that would lead beyond the end is not taken at all.
+            # As in kombu: a step that would go beyond the end is not taken at all.
             if interval + self.interval_step <= end:
                 interval += self.interval_step
 

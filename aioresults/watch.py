@@ -13,7 +13,7 @@ from aioresults.results import ResultMeta
 from aioresults.routing import Reader
 from aioresults.waiting.waiters import Waiters
 
-#: Reports kept for a watcher that is slower than its task; beyond, the oldest that is not ready goes.
+#: Reports that are buffered for a slow watcher; beyond this number the oldest is dropped, never the ready one.
 BUFFER: Final = 1000
 
 
@@ -25,7 +25,7 @@ class Watcher:
         self._task_id = task_id
         self._timeout = timeout
         self._deadline: float | None = None
-        #: The last report that was kept, of those that are not ready.
+        #: The last report that was kept and is not ready.
         self._newest: ResultMeta | None = None
         self._reports: deque[ResultMeta] = deque(maxlen=BUFFER)
         self._error: AioResultsError | None = None
@@ -83,7 +83,7 @@ class Watcher:
 
 
 def _are_same(meta: ResultMeta, other: ResultMeta | None) -> bool:
-    # Not by ==: an exception that was read twice is not equal to itself.
+    # Not ==: an exception that was read twice is not equal to itself.
     return other is not None and meta.status == other.status and repr(meta.result) == repr(other.result)
 
 

@@ -1,7 +1,15 @@
 """aioresults: task results over RabbitMQ, stored by one process and awaited by another.
 
-The public names stand in ``aioresults.api``. They are loaded when the first of them is asked for: pytest imports this
-package at every start, for its plug-in, and the AMQP libraries take a fifth of a second.
+The public names stand in ``aioresults.api``. They are loaded on first use, because pytest imports this package at every
+start, for its plug-in, and the AMQP libraries take a fifth of a second to load.
+
+These modules are public as well, with the names in their ``__all__``. All others may change without notice.
+
+- ``states``, ``errors``, ``events``: what reports, exceptions and ``on_event`` hold;
+- ``messaging``: exchanges, queues, producers, consumers; ``transport``: the channel they use;
+- ``routing``, ``serialization``: for routings and serializers of your own;
+- ``transport.memory``: the broker behind ``memory://``, for tests;
+- ``contrib.celery``, ``contrib.fastapi``, ``contrib.taskiq``, ``contrib.pytest_plugin``, ``contrib.rabbitmq``.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A handle on one task's result."""
+"""A handle on the result of one task."""
 
 from __future__ import annotations
 
@@ -16,13 +16,22 @@ T = TypeVar("T")
 
 
 class AsyncResult(Generic[T]):
-    """The result of ``task_id``, wherever it is now; ``await`` it for the value.
+    """The result of one task; ``await`` it for the value.
 
-    Holds no state of its own: equal to every other handle on the same task, cheap to make and to throw away.
+    Example::
+
+        result = AsyncResult(task_id, backend, int)
+        assert await result == 42
+
+    A handle holds no state: it is equal to every other handle on the same task, and cheap to make and to throw away.
 
     Args:
-        type: what the value is converted to, as in ``AMQPBackend.wait_for``.
-        parent: the result of the task that came before it, as Celery tells; it is only kept.
+        task_id: the id of the task.
+        backend: where the result is looked for.
+        type: the type that the value is converted to, as in ``AMQPBackend.wait_for``.
+        parent: the result of the task before this one, as Celery reports it; it is only kept.
+
+    Celery: ``celery.result.AsyncResult``.
     """
 
     __slots__ = ("_type", "backend", "parent", "task_id")
@@ -35,9 +44,9 @@ class AsyncResult(Generic[T]):
         *,
         parent: AsyncResult[Any] | GroupResult | None = None,
     ) -> None:
-        self.task_id = task_id
-        self.backend = backend
-        self.parent = parent
+        self.task_id: str = task_id
+        self.backend: AMQPBackend = backend
+        self.parent: AsyncResult[Any] | GroupResult | None = parent
         self._type = type
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -54,43 +63,96 @@ class AsyncResult(Generic[T]):
 
     @property
     def id(self) -> str:
-        """The task id (Celery's name for it)."""
+        """The task id, by the name that Celery gives it."""
         return self.task_id
 
     async def get(self, timeout: float | None = None, propagate: bool = True) -> T:
-        """Wait for the value; see ``AMQPBackend.wait_for``."""
+        """Wait for the value; see ``AMQPBackend.wait_for``.
+
+        Example::
+
+            answer = await AsyncResult(task_id, backend).get(timeout=5)
+
+        Args:
+            timeout: seconds; None for no limit, 0 for one look.
+            propagate: whether the error of a failed or revoked task is raised; False returns it.
+        """
         value: Any = self._type
         return await self.backend.wait_for(self.task_id, timeout, propagate=propagate, type=value)
 
     async def meta(self) -> ResultMeta:
-        """Return the latest report without waiting; see ``AMQPBackend.get_task_meta``."""
+        """Return the latest report without waiting; see ``AMQPBackend.get_task_meta``.
+
+        Example::
+
+            meta = await AsyncResult(task_id, backend).meta()
+        """
         return await self.backend.get_task_meta(self.task_id)
 
     async def state(self) -> str:
-        """Return the latest state without waiting."""
+        """Return the latest state without waiting; errors as ``meta``.
+
+        Example::
+
+            assert await AsyncResult(task_id, backend).state() == "SUCCESS"
+        """
         return (await self.meta()).status
 
     async def ready(self) -> bool:
-        """Whether the task has ended."""
+        """Return whether the task has ended, without waiting; errors as ``meta``.
+
+        Example::
+
+            assert await AsyncResult(task_id, backend).ready()
+        """
         return (await self.meta()).is_ready
 
     async def successful(self) -> bool:
-        """Whether the task has ended with a result."""
+        """Return whether the task has ended with a result, without waiting; errors as ``meta``.
+
+        Example::
+
+            assert await AsyncResult(task_id, backend).successful()
+        """
         meta = await self.meta()
         return meta.is_ready and not meta.is_failure
 
     async def failed(self) -> bool:
-        """Whether the task has ended with an error, or was revoked."""
+        """Return whether the task has failed or was revoked, without waiting; errors as ``meta``.
+
+        Example::
+
+            assert not await AsyncResult(task_id, backend).failed()
+        """
         return (await self.meta()).is_failure
 
     def updates(self, timeout: float | None = None) -> Watch:
-        """Iterate over the state reports until the ready one; see ``AMQPBackend.watch``."""
+        """Iterate over the state reports until the ready one; see ``AMQPBackend.watch``.
+
+        Example::
+
+            async for meta in AsyncResult(task_id, backend).updates(timeout=30):
+                print(meta.status)
+
+        Args:
+            timeout: seconds for all of it together; None for no limit, 0 for one look.
+        """
         return self.backend.watch(self.task_id, timeout=timeout)
 
     async def forget(self) -> None:
-        """Delete the result; see ``AMQPBackend.forget``."""
+        """Delete the result; see ``AMQPBackend.forget``.
+
+        Example::
+
+            await AsyncResult(task_id, backend).forget()
+        """
         await self.backend.forget(self.task_id)
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
-        """Return the form in which Celery writes a result inside a result: ``((id, parent), None)``."""
+        """Return the form in which Celery writes a result inside a result: ``((id, parent), None)``.
+
+        Example::
+
+            assert AsyncResult("task", backend).as_tuple() == (("task", None), None)
+        """
         return (self.task_id, self.parent and self.parent.as_tuple()), None

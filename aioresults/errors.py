@@ -1,41 +1,41 @@
-"""Every error this package raises, in one tree.
+"""Every error that this package raises, in one tree.
 
 ::
 
     AioResultsError
-    ├── ConfigurationError (ValueError)        a parameter, a URL or a task id that cannot work
-    ├── WrongEventLoop (RuntimeError)          a backend used from a loop, thread or process it does not belong to
+    ├── ConfigurationError (ValueError)        a parameter, a URL or a task id cannot work
+    ├── WrongEventLoop (RuntimeError)          the backend belongs to another loop, thread or process
     ├── BrokerUnavailable (ConnectionError)    the broker cannot be reached, or the connection was lost
-    │   └── BrokerRefused                      it answered, and will not have us: password, vhost, TLS
+    │   └── BrokerRefused                      the broker refuses this client: password, vhost, TLS
     ├── BackendClosed                          the backend is closed, or was never opened
     ├── ResultTimeout (TimeoutError)           the deadline of a wait passed
-    ├── ResultForgotten                        the result was deleted while somebody waited for it
-    ├── ResultEvicted                          the result arrived unclaimed and had to make room
+    ├── ResultForgotten                        the result was deleted during a wait for it
+    ├── ResultEvicted                          the result arrived unclaimed and was evicted to make room
     ├── StoreError                             a result is not known to be stored
     │   ├── ResultNotRouted                    there is no queue at its destination
-    │   └── ResultTooLarge                     it is larger than one message may be
-    ├── BacklogLimitExceeded                   more reports in a queue than a look may read
-    ├── EncodeError                            a value that the serializer cannot write
-    ├── DecodeError                            a message that cannot be read
-    │   ├── ContentDisallowed                  of a content type that is not accepted
-    │   └── SignatureMismatch                  unsigned, or signed with an unknown key
-    ├── RemoteError                            the task failed with an exception unknown here
-    ├── RemoteTraceback                        the traceback of the worker, as the cause of what is raised here
+    │   └── ResultTooLarge                     the result is larger than one message may be
+    ├── BacklogLimitExceeded                   a queue holds more reports than a look may read
+    ├── EncodeError                            the serializer cannot write a value
+    ├── DecodeError                            a message cannot be read
+    │   ├── ContentDisallowed                  its content type is not accepted
+    │   └── SignatureMismatch                  it is unsigned, or signed with an unknown key
+    ├── RemoteError                            the task failed with an exception that is unknown here
+    ├── RemoteTraceback                        the worker's traceback, as the cause of a task's own exception
     ├── TaskRevoked                            the task was revoked
-    ├── NotBoundError                          an exchange or queue used without a channel
-    ├── MessageStateError                      a message acknowledged, rejected or requeued twice
-    ├── NotSupported                           an operation that RabbitMQ refuses
+    ├── NotBoundError                          an exchange or queue was used without a channel
+    ├── MessageStateError                      a message was acknowledged, rejected or requeued twice
+    ├── NotSupported                           RabbitMQ does not allow the operation
     ├── MessageNacked                          the broker answered a publish with a negative confirm
     ├── MessageReturned                        a mandatory message reached no queue
     └── ChannelError                           the broker refused an operation and closed its channel
-        ├── ChannelClosed                      the channel was closed, for a reason that lies elsewhere
-        ├── NotFound                           404: no such queue or exchange
-        ├── AccessRefused                      403: no permission
-        ├── ResourceLocked                     405: exclusive to another connection
-        └── PreconditionFailed                 406
-            └── InequivalentArgument           redeclared with another argument
+        ├── ChannelClosed                      the channel is closed, by its owner or another operation
+        ├── NotFound                           404: there is no such queue or exchange
+        ├── AccessRefused                      403: this user lacks the permission
+        ├── ResourceLocked                     405: the queue is exclusive to another connection
+        └── PreconditionFailed                 406: a condition of the entity or of the broker was not met
+            └── InequivalentArgument           an entity was redeclared with another argument
 
-Facts are attributes, messages are built here, and no message, attribute or repr holds a password or a result.
+Facts are attributes, each class builds its message, and no message, attribute or repr holds a password or a result.
 """
 
 from __future__ import annotations
@@ -46,13 +46,48 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aioresults.results import ResultMeta
 
+__all__ = [
+    "AccessRefused",
+    "AioResultsError",
+    "BackendClosed",
+    "BacklogLimitExceeded",
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "ChannelClosed",
+    "ChannelError",
+    "ConfigurationError",
+    "ContentDisallowed",
+    "DecodeError",
+    "EncodeError",
+    "InequivalentArgument",
+    "MessageNacked",
+    "MessageReturned",
+    "MessageStateError",
+    "NotBoundError",
+    "NotFound",
+    "NotSupported",
+    "PreconditionFailed",
+    "RemoteError",
+    "RemoteTraceback",
+    "ResourceLocked",
+    "ResultEvicted",
+    "ResultForgotten",
+    "ResultNotRouted",
+    "ResultTimeout",
+    "ResultTooLarge",
+    "SignatureMismatch",
+    "StoreError",
+    "TaskRevoked",
+    "WrongEventLoop",
+]
+
 
 class AioResultsError(Exception):
-    """Base of every error of this package."""
+    """The base of every error of this package."""
 
 
 class ConfigurationError(AioResultsError, ValueError):
-    """A parameter that cannot work; the message names the value and what is allowed."""
+    """A parameter cannot work; the message names the value and what is allowed."""
 
 
 class WrongEventLoop(AioResultsError, RuntimeError):
@@ -74,13 +109,13 @@ class BackendClosed(AioResultsError):
 class ResultTimeout(AioResultsError, TimeoutError):
     """The deadline of a wait passed.
 
-    ``done`` holds what had arrived by then, ``{task_id: meta}``; ``pending`` the ids that had not, in the order asked.
+    ``done`` holds what had arrived by then, ``{task_id: meta}``. ``pending`` holds the other ids, in the order asked.
     """
 
     def __init__(self, timeout: float, pending: Iterable[str], done: Mapping[str, ResultMeta] | None = None) -> None:
         self.timeout = timeout
-        self.pending = list(pending)
-        self.done = dict(done or {})
+        self.pending: list[str] = list(pending)
+        self.done: dict[str, ResultMeta] = dict(done or {})
         if self.done or len(self.pending) != 1:
             text = f"{len(self.done)} of {len(self.done) + len(self.pending)} results within {timeout:g} s"
         else:
@@ -97,7 +132,7 @@ class ResultForgotten(AioResultsError):
 
 
 class ResultEvicted(AioResultsError):
-    """The result of ``task_id`` arrived, nobody asked for it in time, and it had to make room for others."""
+    """The result of ``task_id`` arrived before anybody asked for it, and was evicted to make room for others."""
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
@@ -105,7 +140,7 @@ class ResultEvicted(AioResultsError):
 
 
 class StoreError(AioResultsError):
-    """The result of ``task_id`` is not known to be stored; ``__cause__`` says why."""
+    """The result of ``task_id`` is not known to be stored; ``__cause__`` holds the reason."""
 
     def __init__(self, task_id: str, reason: str) -> None:
         self.task_id = task_id
@@ -121,7 +156,7 @@ class ResultNotRouted(StoreError):
 
 
 class ResultTooLarge(StoreError):
-    """One result of ``size`` bytes is larger than ``limit``, the most that one message may hold."""
+    """One result has ``size`` bytes; one message may hold at most ``limit``."""
 
     def __init__(self, task_id: str, size: int, limit: int) -> None:
         self.size = size
@@ -130,7 +165,7 @@ class ResultTooLarge(StoreError):
 
 
 class BacklogLimitExceeded(AioResultsError):
-    """The queue of ``task_id`` holds at least ``limit`` reports, the most that one look may read."""
+    """The queue of ``task_id`` holds at least ``limit`` reports; one look reads fewer."""
 
     def __init__(self, task_id: str, limit: int) -> None:
         self.task_id = task_id
@@ -139,13 +174,14 @@ class BacklogLimitExceeded(AioResultsError):
 
 
 class EncodeError(AioResultsError):
-    """A value that the serializer cannot write."""
+    """The serializer cannot write a value."""
 
 
 class DecodeError(AioResultsError):
-    """A message that cannot be read.
+    """A message cannot be read.
 
-    ``task_id`` is the task it was about, where that is known; ``task_ids`` those that a batch claims to be about.
+    ``task_id`` is the task that the message is about, where that is known. ``task_ids`` are the tasks that a batch
+    claims to be about.
     """
 
     task_id: str | None = None
@@ -153,7 +189,7 @@ class DecodeError(AioResultsError):
 
 
 class ContentDisallowed(DecodeError):
-    """A message of a content type that is not accepted; nothing of it was decoded."""
+    """The content type of a message is not accepted; nothing of the message was decoded."""
 
     def __init__(self, content_type: str) -> None:
         self.content_type = content_type
@@ -161,14 +197,14 @@ class ContentDisallowed(DecodeError):
 
 
 class SignatureMismatch(DecodeError):
-    """A message that is unsigned, or signed with a key that is unknown here."""
+    """A message is unsigned, or signed with a key that is unknown here."""
 
 
 class RemoteError(AioResultsError):
-    """The task failed with an exception that is not known in this process: its record, never its code.
+    """The task failed with an exception that is unknown in this process; this is its record, never its code.
 
-    ``exc_type``, ``exc_module`` and ``exc_message`` (a list of arguments, or whatever the worker sent) are as on the
-    wire; ``traceback`` is the remote traceback's text, or None.
+    ``exc_type``, ``exc_module`` and ``exc_message`` are as on the wire; ``exc_message`` is a list of arguments, or
+    whatever the worker sent. ``traceback`` is the text of the remote traceback, or None.
     """
 
     def __init__(
@@ -187,11 +223,11 @@ class RemoteError(AioResultsError):
 
 
 class RemoteTraceback(AioResultsError):
-    """The cause of an exception that was raised by a worker: its ``str`` is the text of the remote traceback."""
+    """The cause of an exception that a worker raised; its ``str`` is the text of the remote traceback."""
 
 
 class TaskRevoked(AioResultsError):
-    """The task was revoked; ``reason`` is the worker's word: ``revoked``, ``expired`` or ``terminated``."""
+    """The task was revoked; ``reason`` is the worker's own word: ``revoked``, ``expired`` or ``terminated``."""
 
     def __init__(self, reason: str = "revoked") -> None:
         self.reason = reason
@@ -203,20 +239,20 @@ class NotBoundError(AioResultsError):
 
 
 class MessageStateError(AioResultsError):
-    """The fate of a received message was sealed before: it was acknowledged, rejected or requeued; nothing was sent.
+    """A received message was settled before; nothing was sent.
 
-    ``state`` is which: ``acknowledged``, ``rejected``, ``requeued``, or ``no_ack`` when it was consumed that way.
+    ``state`` tells how: ``acknowledged``, ``rejected``, ``requeued``, or ``no_ack`` if it was consumed that way.
     """
 
     def __init__(self, state: str) -> None:
         self.state = state
         super().__init__(
-            "the message was consumed with no_ack" if state == "no_ack" else f"the message is {state} already"
+            "the message was consumed with no_ack" if state == "no_ack" else f"the message is already {state}"
         )
 
 
 class NotSupported(AioResultsError):
-    """An operation that RabbitMQ answers by closing the channel or the connection; nothing was sent."""
+    """RabbitMQ answers this operation by closing the channel or the connection; nothing was sent."""
 
 
 class MessageNacked(AioResultsError):
@@ -235,7 +271,7 @@ class MessageReturned(AioResultsError):
 
 
 class ChannelError(AioResultsError):
-    """The broker refused an operation and closed the channel it came on.
+    """The broker refused an operation and closed the channel of that operation.
 
     ``reply_code`` and ``reply_text`` are the broker's own (AMQP 0-9-1, Channel.Close).
     """
@@ -247,18 +283,18 @@ class ChannelError(AioResultsError):
 
 
 class ChannelClosed(ChannelError):
-    """The channel is closed: by its owner, or because another operation on it was refused."""
+    """The channel is closed: its owner closed it, or the broker refused another operation on it."""
 
     def __init__(self, reply_code: int = 504, reply_text: str = "the channel is closed") -> None:
         super().__init__(reply_code, reply_text)
 
 
 class NotFound(ChannelError):
-    """404: no such queue or exchange."""
+    """404: there is no such queue or exchange."""
 
 
 class AccessRefused(ChannelError):
-    """403: this user has no permission for that."""
+    """403: this user lacks the permission."""
 
 
 class ResourceLocked(ChannelError):
@@ -266,11 +302,11 @@ class ResourceLocked(ChannelError):
 
 
 class PreconditionFailed(ChannelError):
-    """406: refused by a condition of the entity or of the broker."""
+    """406: a condition of the entity or of the broker was not met."""
 
 
 class InequivalentArgument(PreconditionFailed):
-    """A queue or exchange exists with another ``argument`` than the one it was declared with.
+    """A queue or exchange exists, and its ``argument`` differs from the declared one.
 
     ``entity`` is ``queue`` or ``exchange``; ``declared`` and ``existing`` are the two values as the broker prints them.
     """

@@ -1,7 +1,7 @@
-"""What happens to a backend that its operator may want to know: plain frozen values.
+"""What an operator may want to know about a backend: plain frozen values.
 
-Each is logged once, at its own level, by the logger ``aioresults``, and handed to the backend's ``on_event``. None
-holds a result, a password or anything else that was in a message.
+Each event is logged once, at its own level, by the logger ``aioresults``, and passed to the backend's ``on_event``. No
+event holds a result, a password or any other content of a message.
 """
 
 from __future__ import annotations
@@ -11,7 +11,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-logger = logging.getLogger("aioresults")
+__all__ = [
+    "Blocked",
+    "ConnectFailed",
+    "ConnectRefused",
+    "Connected",
+    "ConnectionLost",
+    "Dropped",
+    "Event",
+    "Events",
+    "Evicted",
+    "LateResult",
+    "NotRouted",
+    "OnEvent",
+    "QueueLost",
+    "QueuesLeft",
+    "Unblocked",
+    "Unconfirmed",
+    "Unreadable",
+    "Unroutable",
+]
+
+logger: Final = logging.getLogger("aioresults")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +43,23 @@ class Event:
 
     @property
     def level(self) -> int:
-        """The level it is logged at, as in ``logging``."""
+        """The level at which the event is logged, as in ``logging``."""
         return self._level
 
 
 @dataclass(frozen=True, slots=True)
 class Connected(Event):
-    """A session with the broker can be used: everything is declared, and consumed where something is."""
+    """A session with the broker is ready: everything is declared, and every queue of the routing is consumed."""
 
     _level: ClassVar[int] = logging.INFO
 
-    #: Where to, without the password.
+    #: The broker's URL, without the password.
     uri: str
     #: The number of the session: 1 is the first; more are reconnects.
     session: int
-    #: Attempts it took.
+    #: The number of attempts that it took.
     attempts: int
-    #: Since the last session was lost, or since ``open``.
+    #: Seconds since the last session was lost, or since ``open``.
     seconds: float
 
     def __str__(self) -> str:
@@ -51,12 +72,12 @@ class ConnectionLost(Event):
 
     uri: str
     reason: str
-    #: Seconds that the event loop stood still just before; a few heartbeats long, it is the cause.
+    #: Seconds that the event loop was blocked just before. If that is a few heartbeats long, it is the cause.
     lag: float
 
     def __str__(self) -> str:
-        stood_still = f"; the event loop had stood still for {self.lag:.1f} s" if self.lag else ""
-        return f"lost {self.uri}, connecting again: {self.reason}{stood_still}"
+        lag = f"; the event loop had been blocked for {self.lag:.1f} s" if self.lag else ""
+        return f"lost the connection to {self.uri}, reconnecting: {self.reason}{lag}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +86,12 @@ class ConnectFailed(Event):
 
     uri: str
     reason: str
-    #: In this outage: 1 is the first, which alone is logged as a warning.
+    #: The number of the attempt in this outage; only the first, 1, is logged as a warning.
     attempt: int
 
     @property
     def level(self) -> int:
-        """WARNING for the first attempt of an outage, DEBUG for those after it."""
+        """WARNING for the first failed attempt of an outage, DEBUG for the others."""
         return logging.WARNING if self.attempt == 1 else logging.DEBUG
 
     def __str__(self) -> str:
@@ -79,7 +100,7 @@ class ConnectFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConnectRefused(Event):
-    """The broker will not have us: password, vhost, TLS, a declaration. Nothing is tried until a call asks for it."""
+    """The broker refuses this client: password, vhost, TLS, a declaration. The next call tries again."""
 
     _level: ClassVar[int] = logging.ERROR
 
@@ -87,7 +108,7 @@ class ConnectRefused(Event):
     reason: str
 
     def __str__(self) -> str:
-        return f"refused by {self.uri}: {self.reason}"
+        return f"the broker at {self.uri} refuses this client: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +116,7 @@ class Blocked(Event):
     """The broker blocks publishers (an alarm of memory or disk): stores wait."""
 
     uri: str
-    #: The broker's own word.
+    #: The reason in the broker's own words.
     reason: str
 
     def __str__(self) -> str:
@@ -104,35 +125,35 @@ class Blocked(Event):
 
 @dataclass(frozen=True, slots=True)
 class Unblocked(Event):
-    """The broker takes messages again."""
+    """The broker accepts messages again."""
 
     _level: ClassVar[int] = logging.INFO
 
     uri: str
-    #: How long it was blocked.
+    #: Seconds that publishers were blocked.
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.uri} takes messages again, after {self.seconds:.1f} s"
+        return f"{self.uri} accepts messages again, after {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Unroutable(Event):
-    """An inbox is not there, yet or no more: its results are tried again by the ``unroutable_policy``."""
+    """An inbox is missing, not there yet or gone: its results are retried by the ``unroutable_policy``."""
 
     _level: ClassVar[int] = logging.INFO
 
     destination: str
-    #: Results that wait for it here.
+    #: How many results of this process wait for the inbox.
     waiting: int
 
     def __str__(self) -> str:
-        return f"there is no queue {self.destination}: trying again with {self.waiting} results for it"
+        return f"there is no queue {self.destination}: retrying {self.waiting} results for it"
 
 
 @dataclass(frozen=True, slots=True)
 class NotRouted(Event):
-    """An inbox stayed away: these stores failed with ``ResultNotRouted``."""
+    """An inbox stayed missing: these stores failed with ``ResultNotRouted``."""
 
     destination: str
     results: int
@@ -143,7 +164,7 @@ class NotRouted(Event):
 
 @dataclass(frozen=True, slots=True)
 class LateResult(Event):
-    """A result arrived after those who had waited for it had left. It is kept for who asks again."""
+    """A result arrived after every wait for it had ended. It is kept for the next call that asks."""
 
     _level: ClassVar[int] = logging.INFO
 
@@ -151,12 +172,12 @@ class LateResult(Event):
     status: str
 
     def __str__(self) -> str:
-        return f"the result of task {self.task_id!r} ({self.status}) came after its waits had ended"
+        return f"the result of task {self.task_id!r} ({self.status}) arrived after every wait for it had ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Evicted(Event):
-    """A result that nobody had asked for had to make room."""
+    """A result that nobody had asked for was evicted to make room."""
 
     task_id: str
     #: Results evicted so far; the first is logged as a warning.
@@ -164,50 +185,48 @@ class Evicted(Event):
 
     @property
     def level(self) -> int:
-        """WARNING for the first, DEBUG for those after it."""
+        """WARNING for the first eviction, DEBUG for the others."""
         return logging.WARNING if self.count == 1 else logging.DEBUG
 
     def __str__(self) -> str:
-        return (
-            f"the result of task {self.task_id!r}, which nobody had asked for, had to make room ({self.count} so far)"
-        )
+        return f"evicted the unclaimed result of task {self.task_id!r} to make room ({self.count} so far)"
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable(Event):
-    """A report that cannot be read here was left where it is; a wait for its task ends with the ``DecodeError``.
+    """A report that this process cannot read was left where it is; a wait for its task ends with the ``DecodeError``.
 
     Another process may be able to read it: with another key, serializer or limit.
     """
 
-    #: None when even that cannot be read.
+    #: None when even the task id cannot be read.
     task_id: str | None
     reason: str
 
     def __str__(self) -> str:
-        return f"left a report of task {self.task_id!r} that cannot be read here: {self.reason}"
+        return f"left a report of task {self.task_id!r} in place, which this process cannot read: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped(Event):
-    """A report that cannot be read was taken off its queue; a wait for its task ends with the ``DecodeError``."""
+    """An unreadable report was taken off its queue; a wait for its task ends with the ``DecodeError``."""
 
-    #: None when even that cannot be read.
+    #: None when even the task id cannot be read.
     task_id: str | None
     reason: str
 
     def __str__(self) -> str:
-        return f"dropped a report of task {self.task_id!r} that cannot be read: {self.reason}"
+        return f"dropped an unreadable report of task {self.task_id!r}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLost(Event):
-    """The queue of this process was deleted, or has expired; it is declared anew. What was in it is gone."""
+    """The queue of this process was deleted, or has expired. It is declared again; its content is gone."""
 
     queue: str
 
     def __str__(self) -> str:
-        return f"the queue {self.queue} was gone, and is declared anew"
+        return f"the queue {self.queue} was gone; declaring it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,29 +242,29 @@ class Unconfirmed(Event):
 
 @dataclass(frozen=True, slots=True)
 class QueuesLeft(Event):
-    """``close`` gave up deleting queues that nobody needs any more: of results that were taken, or its own inbox."""
+    """``close`` gave up deleting queues that are no longer needed: those of taken results, or its own inbox."""
 
     reason: str
 
     def __str__(self) -> str:
-        return f"closed before every queue was deleted that is not needed any more, they expire: {self.reason}"
+        return f"closed with unneeded queues left behind; they will expire: {self.reason}"
 
 
 OnEvent = Callable[[Event], object]
 
 
 class Events:
-    """Logs each event, and hands it to the operator's callback.
+    """Logs each event, and passes it to the operator's callback.
 
     Args:
-        on_event: called in the event loop, must not block; what it raises is logged, and disturbs nothing.
+        on_event: called in the event loop; must not block. An exception that it raises is logged, and nothing else.
     """
 
     def __init__(self, on_event: OnEvent | None = None) -> None:
         self._on_event: Final = on_event
 
     def emit(self, event: Event) -> None:
-        """Tell of an event."""
+        """Log an event and pass it on."""
         logger.log(event.level, "%s", event)
         if self._on_event is not None:
             try:

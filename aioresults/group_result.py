@@ -19,18 +19,26 @@ Member: TypeAlias = "AsyncResult[Any] | GroupResult"
 
 
 class GroupResult:
-    """The results of the tasks of group ``id``, in order; ``await`` it for the list of their values.
+    """The results of a group of tasks, in order; ``await`` it for the list of their values.
 
-    Holds no state of its own, as ``AsyncResult``. Equal to a group of the same id and members. Members may be groups,
-    to any depth; the value of one is the list of its members' values.
+    Example::
+
+        group = GroupResult("group", [AsyncResult(each, backend) for each in task_ids])
+        assert await group == [1, 2]
+
+    A handle holds no state, as ``AsyncResult``. Two groups with the same id and members are equal. A member may be a
+    group itself, to any depth; its value is the list of its members' values.
 
     Args:
-        results: handles on one backend.
+        id: the id of the group.
+        results: the members, which are handles on one backend.
         backend: that backend; needed only when there are no members.
-        parent: the result of the task that came before the group, as Celery tells; it is only kept.
+        parent: the result of the task before the group, as Celery reports it; it is only kept.
 
     Raises:
-        ConfigurationError: an id or a member of another type, or neither members nor a backend.
+        ConfigurationError: the id or a member is of another type, or there are neither members nor a backend.
+
+    Celery: ``celery.result.GroupResult``.
     """
 
     __slots__ = ("backend", "id", "parent", "results")
@@ -45,9 +53,9 @@ class GroupResult:
         *,
         parent: Member | None = None,
     ) -> None:
-        self.id = validation.non_empty("a group id", id)
+        self.id: str = validation.non_empty("a group id", id)
         self.results: list[Member] = list(results)
-        self.parent = parent
+        self.parent: Member | None = parent
         for member in self.results:
             if not isinstance(member, (AsyncResult, GroupResult)):
                 raise ConfigurationError(f"the members of a group are AsyncResults or GroupResults, not {member!r}")
@@ -70,14 +78,19 @@ class GroupResult:
         return f"<GroupResult: {self.id} of {len(self.results)}>"
 
     def __len__(self) -> int:
-        """How many members it has; a group inside counts one."""
+        """Return the number of members; a group inside the group counts as one."""
         return len(self.results)
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self.results)
 
     def task_ids(self) -> Iterator[str]:
-        """Iterate over the ids of all tasks, those of groups inside too, in order."""
+        """Iterate over the ids of all tasks in order, those of groups inside included.
+
+        Example::
+
+            assert list(group.task_ids()) == task_ids
+        """
         for member in self.results:
             if isinstance(member, GroupResult):
                 yield from member.task_ids()
@@ -89,15 +102,20 @@ class GroupResult:
     async def join(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:
         """Wait for all results, take them, and return their values in the order of the members.
 
+        Example::
+
+            assert await group.join(timeout=30) == [1, 2]
+
         Args:
             timeout: seconds for all of them together; None for no limit, 0 for one look each.
-            propagate: raise the first failure that is seen, at once; otherwise exceptions are among the values.
+            propagate: whether the first failure that arrives is raised at once; False returns exceptions among the
+                values.
 
         Raises:
-            ResultTimeout: with ``done`` and ``pending``.
-            RemoteError, TaskRevoked, or the task's own exception: with ``propagate``.
+            ResultTimeout: the deadline passed; it has ``done`` and ``pending``.
+            RemoteError, TaskRevoked, or the task's own exception: a task failed, and ``propagate`` is true.
 
-        Nothing is taken before all are there; so cancelling it, or a failure, loses nothing.
+        Cancelling is safe, and a failure loses nothing: no result is taken before all are there. Also called ``get``.
         """
         many = self.backend.get_many(self.task_ids(), timeout, on_message=ResultMeta.value if propagate else None)
         if propagate:
@@ -117,63 +135,130 @@ class GroupResult:
         ]
 
     def as_completed(self, timeout: float | None = None) -> AsyncIterator[tuple[str, ResultMeta]]:
-        """Iterate over ``(task_id, meta)`` of all tasks as they end; see ``AMQPBackend.get_many``."""
+        """Iterate over ``(task_id, meta)`` of all tasks as they end; see ``AMQPBackend.get_many``.
+
+        Example::
+
+            async for task_id, meta in group.as_completed(timeout=30):
+                print(task_id, meta.status)
+
+        Args:
+            timeout: seconds for all of them together; None for no limit, 0 for one look each.
+        """
         return aiter(self.backend.get_many(self.task_ids(), timeout))
 
     # Looking
 
     async def _metas(self) -> dict[str, ResultMeta]:
-        """Look once for each task."""
+        """Return the latest report of each task."""
         task_ids = list(dict.fromkeys(self.task_ids()))
         metas = await asyncio.gather(*map(self.backend.get_task_meta, task_ids))
         return dict(zip(task_ids, metas, strict=True))
 
     async def completed_count(self) -> int:
-        """Return how many members have ended well (Celery's meaning); a group inside counts when all of it has."""
+        """Return how many members have ended with a result; a group inside counts when all of its members have.
+
+        Example::
+
+            assert await group.completed_count() == 2
+
+        Errors: as ``AMQPBackend.get_task_meta``. Celery: ``GroupResult.completed_count``.
+        """
         metas = await self._metas()
         return sum(_successful(member, metas) for member in self.results)
 
     async def ready(self) -> bool:
-        """Whether every task has ended."""
+        """Return whether every task has ended, without waiting.
+
+        Example::
+
+            assert await group.ready()
+        """
         return all(meta.is_ready for meta in (await self._metas()).values())
 
     async def successful(self) -> bool:
-        """Whether every task has ended with a result."""
+        """Return whether every task has ended with a result, without waiting.
+
+        Example::
+
+            assert await group.successful()
+        """
         return _successful(self, await self._metas())
 
     async def failed(self) -> bool:
-        """Whether a task has ended with an error, or was revoked."""
+        """Return whether any task has failed or was revoked, without waiting.
+
+        Example::
+
+            assert not await group.failed()
+        """
         return any(meta.is_failure for meta in (await self._metas()).values())
 
     # Keeping
 
     async def save(self, backend: AMQPBackend | None = None) -> None:
-        """Store which members the group has; see ``AMQPBackend.save_group``."""
+        """Store which members the group has; see ``AMQPBackend.save_group``.
+
+        Example::
+
+            await group.save()
+
+        Args:
+            backend: where the group is stored; None for the backend of the group.
+        """
         await (backend or self.backend).save_group(self.id, self)
 
     @classmethod
     async def restore(cls, id: str, backend: AMQPBackend) -> GroupResult | None:
-        """Return a group that was saved, or None; see ``AMQPBackend.restore_group``."""
+        """Return a saved group, or None; see ``AMQPBackend.restore_group``.
+
+        Example::
+
+            await group.save()
+            assert await GroupResult.restore("group", backend) == group
+        """
         return await backend.restore_group(id)
 
     async def delete(self, backend: AMQPBackend | None = None) -> None:
-        """Delete what ``save`` stored; the members' results stay. See ``AMQPBackend.delete_group``."""
+        """Delete what ``save`` stored; the members' results stay. See ``AMQPBackend.delete_group``.
+
+        Example::
+
+            await group.delete()
+
+        Args:
+            backend: where the group is deleted; None for the backend of the group.
+        """
         await (backend or self.backend).delete_group(self.id)
 
     async def forget(self) -> None:
-        """Delete the result of every task; see ``AMQPBackend.forget``."""
+        """Delete the result of every task; see ``AMQPBackend.forget``.
+
+        Example::
+
+            await group.forget()
+        """
         await asyncio.gather(*map(self.backend.forget, dict.fromkeys(self.task_ids())))
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
-        """Return Celery's form of a group: ``((id, parent), [member, ...])``."""
+        """Return Celery's form of a group: ``((id, parent), [member, ...])``.
+
+        Example::
+
+            assert group.as_tuple()[0] == ("group", None)
+        """
         return (self.id, self.parent and self.parent.as_tuple()), [member.as_tuple() for member in self.results]
 
     @staticmethod
     def from_tuple(form: Any, backend: AMQPBackend) -> GroupResult:
         """Return the group that Celery's form describes.
 
+        Example::
+
+            assert GroupResult.from_tuple(group.as_tuple(), backend) == group
+
         Raises:
-            DecodeError: it describes something else.
+            DecodeError: the form describes something else.
         """
         group = _from_tuple(form, backend)
         if not isinstance(group, GroupResult):

@@ -1,8 +1,8 @@
-"""Saved groups: which tasks belong to a group, kept by the broker for whoever asks.
+"""Saved groups: which tasks belong to a group, kept by the broker for every process.
 
 A group is a durable queue of one message, ``aioresults.group.<group_id>``, whatever the routing of results is. It
 expires when nobody has saved it or looked at it for as long as results are kept. The message is a report whose result
-is Celery's form of a group, so it has the same serializers, limits and signatures as every other.
+is Celery's form of a group, so the serializers, limits and signatures of all reports apply to it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ PREFIX: Final = OURS + "group."
 
 
 class Groups:
-    """Saves, restores and deletes groups, by Celery's form: ``((id, parent), [member, ...])``.
+    """Saves, restores and deletes groups in Celery's form: ``((id, parent), [member, ...])``.
 
-    It says where its outbox publishes (``Destinations``): to a queue for each group.
+    It tells its outbox where to publish (``Destinations``): each group has a queue.
 
     Args:
         policy: how a failed save is tried again.
-        expires: seconds that a group is kept which nobody looks for.
-        max_cached: how many members of groups are remembered, all groups together.
-        rpc_timeout: seconds to wait for a session, and that one look may take.
+        expires: seconds that a group is kept when nobody uses it; None for ever.
+        max_cached: how many members are remembered, of all groups together.
+        rpc_timeout: seconds to wait for a session, and seconds that one look may take.
     """
 
     exchange: Final = ""
@@ -60,7 +60,7 @@ class Groups:
         self._rpc_timeout = rpc_timeout
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._cached = 0
-        #: The newest look of this process at each group, unless the group was saved or deleted since.
+        #: The newest look of this process at each group, unless the group was saved or deleted afterwards.
         self._looks: dict[str, asyncio.Task[Any]] = {}
         #: What is on its way to the broker.
         self.outbox: Final = Outbox(sessions, codec, self, events, policy=policy, producer=producer)
@@ -68,7 +68,7 @@ class Groups:
     # Where the outbox publishes
 
     def coalesces(self, routing_key: str) -> bool:
-        """No: a queue holds one group."""
+        """Return False: a queue holds one group."""
         return False
 
     def queues_for(self, task_id: str) -> Sequence[Queue]:
@@ -81,11 +81,11 @@ class Groups:
     async def published(self, session: Session, task_id: str) -> None:
         """Reset the expiry of an existing queue, which publishing does not do.
 
-        Passively, for the queue may have been declared with another expiry.
+        Declared passively, because another process may have declared the queue with another expiry.
         """
         try:
             await session.run(lambda channel: self.queue(task_id)(channel).declare(passive=True))
-        except NotFound as error:  # it expired at this moment, and the group is to be published again
+        except NotFound as error:  # it has just expired: publish the group again
             raise ChannelClosed(error.reply_code, error.reply_text) from error
 
     # Saving and restoring
@@ -94,7 +94,7 @@ class Groups:
         """Return the queue of a group.
 
         Raises:
-            ConfigurationError: an id that cannot be a queue's name.
+            ConfigurationError: the id cannot be the name of a queue.
         """
         validation.non_empty("a group id", group_id)
         name = validation.short_string("the queue name of a group", PREFIX + group_id)
@@ -104,7 +104,7 @@ class Groups:
         return NoCacheQueue(name, routing_key=name, queue_arguments=arguments)
 
     async def save(self, group_id: str, form: Any) -> None:
-        """Store a group, in place of what there is of its id; return when the broker has confirmed it.
+        """Store a group in place of the one with the same id; return when the broker has confirmed it.
 
         Raises as ``AMQPBackend.store_result``.
         """
@@ -116,17 +116,17 @@ class Groups:
         try:
             await saved
         finally:
-            self.discard(group_id)  # what was seen meanwhile
+            self.discard(group_id)  # what a look saw meanwhile
 
     async def restore(self, group_id: str, *, cache: bool) -> Any | None:
         """Return the form of a group, or None when there is none.
 
         Args:
-            cache: whether what this process has seen before will do.
+            cache: whether the group will do as this process last saw it.
 
         Raises:
-            DecodeError: what is there cannot be read; it stays there.
-            BrokerUnavailable: there is no session, and none within ``rpc_timeout``.
+            DecodeError: the saved group cannot be read; it stays with the broker.
+            BrokerUnavailable: there was no session within ``rpc_timeout``.
         """
         queue = self.queue(group_id)
         if cache and (known := self._cache.get(group_id)) is not None:
@@ -161,15 +161,15 @@ class Groups:
         finally:
             message.requeue()
         if meta.task_id != group_id:
-            raise DecodeError(f"the queue of group {group_id!r} holds something else")
+            raise DecodeError(f"the queue of group {group_id!r} does not hold that group")
         return meta.result
 
     async def _given_back(self, queue: Queue) -> Message | None:
-        """Return the message when those who look at it give it back; None when nobody does: there is no message, since
-        whoever saved the group was stopped between declaring and publishing.
+        """Return the message once another look gives it back, or None when there is no message.
 
-        Consumers are handed it one after another, in the order they came. All of them together may take half of what
-        one look may: some tens of milliseconds each, where forty look at once on a busy machine.
+        There is none if the process that saved the group was stopped between declaring and publishing. Consumers
+        receive the message one after another, in the order in which they came. All of them together may take half of
+        the time of one look: some tens of milliseconds each, where forty look at once on a busy machine.
         """
         async with Consumer(queue.channel, queue, auto_declare=False, prefetch_count=1) as consumer:
             try:
@@ -179,12 +179,12 @@ class Groups:
                 return None
 
     async def delete(self, group_id: str) -> None:
-        """Delete what the broker and this process hold of a group; one that is not there is no error."""
+        """Delete what the broker and this process hold of a group. A group that is not there is no error."""
         queue = self.queue(group_id)
         self.discard(group_id)
         async with self._sessions.within(self._rpc_timeout) as session:
             await session.run(lambda channel: queue(channel).delete())
-        self.discard(group_id)  # what was seen meanwhile
+        self.discard(group_id)  # what a look saw meanwhile
 
     # The cache
 
@@ -197,7 +197,7 @@ class Groups:
             self._cached -= _size(oldest)
 
     def discard(self, group_id: str) -> None:
-        """Forget what this process has seen of a group, and what it is about to see."""
+        """Forget what this process has seen of a group, and what a look in progress will see."""
         self._looks.pop(group_id, None)
         self._drop(group_id)
 
@@ -208,7 +208,7 @@ class Groups:
 
 
 def _size(form: Any) -> int:
-    """Return how many members a group has, at least one; those of groups inside it count as one."""
+    """Return how many members a group has, at least one; a group inside the group counts as one."""
     return (
         max(1, len(form[1])) if isinstance(form, Sequence) and len(form) == 2 and isinstance(form[1], Sequence) else 1
     )

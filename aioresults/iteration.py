@@ -1,4 +1,4 @@
-"""Waiting for, and iterating over, what arrives, for callers that may be cancelled at any turn."""
+"""Waiting for, and iterating over, what arrives, in callers that may be cancelled at any ``await``."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ class Wait(ABC):
 class Iteration(ABC, Generic[T]):
     """One iteration over what arrives.
 
-    Cancelling ``anext`` is safe: nothing is waited for until the next call, if there is one, which goes on where this
-    one was. (An async generator would have ended, and the next call would say that nothing more comes.) Leaving the
-    loop ends it, and so does ``aclose``.
+    Cancelling ``anext`` is safe: nothing waits until the next call, which continues where the cancelled one stopped. (A
+    cancelled async generator would have ended, and its next call would report that nothing more comes.) Leaving the
+    loop ends the iteration, and so does ``aclose``.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Iteration(ABC, Generic[T]):
 
     @abstractmethod
     async def _next(self) -> T:
-        """Return what is next, or raise ``StopAsyncIteration``; cancelled, it is still there for the next call."""
+        """Return the next item, or raise ``StopAsyncIteration``. A cancelled call leaves it for the next call."""
 
     def __aiter__(self) -> Self:
         return self
@@ -120,7 +120,14 @@ class Iteration(ABC, Generic[T]):
             raise
 
     async def aclose(self) -> None:
-        """End now. Safe to call twice."""
+        """End the iteration now. Safe to call twice.
+
+        Example::
+
+            reports = backend.watch(task_id)
+            first = await anext(reports)
+            await reports.aclose()
+        """
         self._end()
 
     def _join(self, wait: Wait) -> None:

@@ -54,7 +54,7 @@ class Collector(Wait):
         self._arrived.clear()
 
     def on_report(self, meta: ResultMeta) -> None:
-        """Keep a ready report; tell ``on_message`` of every one. An error of that ends this wait, not the drain."""
+        """Keep a ready report, and pass every report to ``on_message``. If that raises, only this wait ends."""
         if self._on_message is not None:
             try:
                 self._on_message(meta)
@@ -74,7 +74,7 @@ class Collector(Wait):
             self._fail(ResultTimeout(timeout, list(filter(self._is_pending, self._task_ids)), self._done))
 
     async def next(self) -> ResultMeta | None:
-        """Return the next report, or None after the last; cancelled, it is still there for the next call."""
+        """Return the next report, or None after the last. A cancelled call leaves it for the next call."""
         while not self._arrived:
             if self._error is not None:
                 raise self._error
@@ -84,7 +84,7 @@ class Collector(Wait):
         return self._arrived.popleft()
 
     async def all(self) -> None:
-        """Return when everything is there, and take it; raises what ends the wait before."""
+        """Wait until every result is here, and take them; raise the error that ends the wait before."""
         while self._pending and self._error is None:
             await self._woken()
         if self._error is not None:  # also when it came with the last report
@@ -95,7 +95,7 @@ class Collector(Wait):
 
 
 class ResultIterator(Iteration[tuple[str, ResultMeta]]):
-    """One iteration over ``results``: what is known here, and then what arrives."""
+    """One iteration over ``results``: first what is known in this process, then what arrives."""
 
     def __init__(self, results: ManyResults) -> None:
         super().__init__()
@@ -127,30 +127,39 @@ class ResultIterator(Iteration[tuple[str, ResultMeta]]):
 
     async def _begin(self) -> None:
         done = self._results.known()
-        if self._results.timeout == 0:
+        if self._results._timeout == 0:
             try:
-                await self._results.look(done)
+                await self._results._look(done)
             except ResultTimeout as error:
                 self._timed_out = error
             self._known = deque(done.values())
         else:
             self._known = deque(done.values())  # before the collector adds what others wait for and have not taken
-            self._collector = self._results.collector(done)
+            self._collector = self._results._collector(done)
             self._join(self._collector)
 
 
 class ManyResults:
-    """The results of ``task_ids``: await it for all of them, or iterate for each as it arrives.
+    """The results of many tasks: await it for all of them, or iterate over each as it arrives.
 
-    Awaited: ``{task_id: meta}`` in the order asked; nothing is taken off the broker before all are there. Iterated:
-    pairs of task id and meta, those known here first, then in order of arrival, each id once; what was yielded is
-    taken. The deadline counts from the first use. Failures are metas too: nothing is raised for them.
+    Example::
+
+        metas = await backend.get_many(task_ids, timeout=30)
+        assert [meta.value() for meta in metas.values()] == [1, 2]
+
+    Made by ``AMQPBackend.get_many``. The deadline counts from the first use. A failure is a report like any other: it
+    is not raised.
+
+    - Awaited, it returns ``{task_id: meta}`` in the order asked. No result is taken off the broker before all are
+      there.
+    - Iterated, it yields ``(task_id, meta)``, each task once: first what is known in this process, then in order of
+      arrival. What was yielded is taken.
 
     Raises:
-        ResultTimeout: with ``done`` and ``pending``.
-        ResultForgotten, DecodeError, ...: of the first task whose result cannot come.
+        ResultTimeout: the deadline passed; it has ``done`` and ``pending``.
+        ResultForgotten, DecodeError, ...: the first task whose result cannot come.
 
-    Cancelling either, or leaving the loop, loses nothing: what was not taken returns to its queue.
+    Cancelling is safe, and so is leaving the loop: what was not taken returns to its queue.
     """
 
     def __init__(
@@ -163,7 +172,7 @@ class ManyResults:
     ) -> None:
         self._reader = reader
         self._task_ids = list(dict.fromkeys(task_ids))
-        self.timeout = timeout
+        self._timeout = timeout
         self._on_message = on_message
 
     def __await__(self) -> Generator[object, None, dict[str, ResultMeta]]:
@@ -173,20 +182,26 @@ class ManyResults:
         return ResultIterator(self)
 
     def known(self) -> dict[str, ResultMeta]:
-        """Return the results that were taken in this process, in the order asked."""
+        """Return the results that this process has taken already, in the order asked.
+
+        Example::
+
+            many = backend.get_many(task_ids)
+            assert many.known() == {}
+        """
         return {task_id: meta for task_id in self._task_ids if (meta := self._reader.ready(task_id)) is not None}
 
-    def collector(self, done: dict[str, ResultMeta]) -> Collector:
+    def _collector(self, done: dict[str, ResultMeta]) -> Collector:
         """Return a wait for those that are not in ``done``; it adds them there."""
         pending = [task_id for task_id in self._task_ids if task_id not in done]
-        return Collector(self._reader.waiters, pending, done, timeout=self.timeout, on_message=self._on_message)
+        return Collector(self._reader.waiters, pending, done, timeout=self._timeout, on_message=self._on_message)
 
     async def _all(self) -> dict[str, ResultMeta]:
         done = self.known()
-        if self.timeout == 0:
-            await self.look(done)
+        if self._timeout == 0:
+            await self._look(done)
         else:
-            with self.collector(done) as collector:
+            with self._collector(done) as collector:
                 try:
                     await collector.all()
                 except ResultTimeout as timed_out:
@@ -194,8 +209,12 @@ class ManyResults:
                     raise
         return {task_id: done[task_id] for task_id in self._task_ids}
 
-    async def look(self, done: dict[str, ResultMeta]) -> None:
-        """Look once for what is not in ``done``, and add it; ``ResultTimeout`` when something is missing then."""
+    async def _look(self, done: dict[str, ResultMeta]) -> None:
+        """Look once for the tasks that are not in ``done``, and add their results there.
+
+        Raises:
+            ResultTimeout: a result is still missing.
+        """
         pending = [task_id for task_id in self._task_ids if task_id not in done]
         for meta in await self._reader.take(pending) if pending else ():
             done[meta.task_id] = meta

@@ -1,4 +1,4 @@
-"""``recording``: the states of a task, stored while its body runs."""
+"""``recording``: stores the states of a task while its body runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
 
 class Recording:
-    """Stores STARTED on entry, and on exit what came of the body: SUCCESS with ``result``, or FAILURE.
+    """Stores STARTED on entry, and on exit the outcome of the body: SUCCESS with ``result``, or FAILURE.
 
-    The failure is stored with its traceback and then goes on to the caller. When the body is cancelled, nothing ready
-    is stored, so the task may be run again, and the cancellation goes on. An error while storing the outcome is raised.
+    Example::
+
+        async with backend.recording(task_id, request) as recording:
+            recording.result = 42
+
+    Made by ``AMQPBackend.recording``. A failure is stored with its traceback, and then raised. An error while storing
+    the outcome is raised too.
+
+    When the body is cancelled, no ready report is stored, so the task may run again; the cancellation continues.
     """
 
     def __init__(self, backend: AMQPBackend, task_id: str, request: Any | None) -> None:
@@ -33,7 +40,19 @@ class Recording:
         return self
 
     async def progress(self, meta: Any, status: str = "PROGRESS") -> None:
-        """Store a report that is not ready: ``meta`` is whatever the serializer can write."""
+        """Store a report that is not ready.
+
+        Example::
+
+            async with backend.recording(task_id, request) as recording:
+                await recording.progress({"percent": 50})
+
+        Args:
+            meta: any value that the serializer can write.
+            status: the state of the report.
+
+        Errors and cancellation: as ``AMQPBackend.store_result``.
+        """
         await self._backend.store_result(self._task_id, meta, status, request=self._request)
 
     async def __aexit__(

@@ -1,4 +1,4 @@
-"""What is stored and read: one state report about a task, and the request it answers."""
+"""What is stored and read: one state report about a task, and the request that it answers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from aioresults import states
 
-#: What nearly every report holds besides its fields. Shared: a dict of its own for each would cost 64 bytes, and make
-#: the garbage collector, whose work grows with what is kept, come around more often.
+#: What nearly every report holds besides its fields. Shared, because a dict for each report would cost 64 bytes and
+#: make the garbage collector, whose work grows with what is kept, run more often.
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -23,11 +23,16 @@ def _nothing() -> Mapping[str, Any]:
 class ResultMeta:
     """One state report about a task; the fields are those of Celery's result messages.
 
-    ``task_id`` and ``status`` are always there, everything else depends on who wrote the report.
+    Example::
+
+        meta = await backend.get_task_meta(task_id)
+        assert (meta.task_id, meta.status, meta.result) == (task_id, "SUCCESS", 42)
+
+    ``task_id`` and ``status`` are always there. All other fields depend on the program that wrote the report.
     """
 
     task_id: str
-    #: One of ``aioresults.states``, or the user's own.
+    #: One of ``aioresults.states``, or a state of the user's own.
     status: str
     #: The return value; for FAILURE, RETRY and REVOKED an exception; for other states whatever was reported.
     result: Any = None
@@ -46,7 +51,7 @@ class ResultMeta:
     worker: str | None = None
     retries: int | None = None
     queue: str | None = None
-    #: Whatever else the report held, by its key.
+    #: All other content of the report, by its key.
     extra: Mapping[str, Any] = field(default_factory=_nothing)
 
     @classmethod
@@ -59,9 +64,17 @@ class ResultMeta:
         request: Any | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> ResultMeta:
-        """Return the report that a worker makes now: dated when it is ready, with what ``request`` says of the task.
+        """Return the report that a worker makes now, dated when it is ready.
 
-        ``extra`` goes into the fields of its names, and into ``extra`` where there are none.
+        Example::
+
+            meta = ResultMeta.of("task", 42, "SUCCESS", request=Request(group="group"))
+            assert meta.group_id == "group"
+
+        Args:
+            request: a ``Request``, or any object with some of its attributes; the report takes children, group and
+                parent from it.
+            extra: further fields, by name. Names that ``ResultMeta`` does not have go into its ``extra``.
         """
         children = getattr(request, "children", None)
         meta = cls(
@@ -93,20 +106,25 @@ class ResultMeta:
 
     @property
     def is_failure(self) -> bool:
-        """Whether this report is raised as an exception by a wait that propagates."""
+        """Whether a wait that propagates raises this report as an exception."""
         return self.status in states.PROPAGATE_STATES
 
     def value(self, propagate: bool = True) -> Any:
-        """Return the result; raise it when it is a failure and ``propagate`` is true."""
+        """Return the result; raise it if it is a failure and ``propagate`` is true.
+
+        Example::
+
+            assert ResultMeta("task", "SUCCESS", 42).value() == 42
+        """
         if propagate and self.is_failure and isinstance(self.result, BaseException):
-            # Without the frames of callers that it was raised in before: a cached meta would keep them alive.
+            # Without the frames of earlier callers, which a cached report would keep alive.
             raise self.result.with_traceback(None)
         return self.result
 
 
 def _plain(value: Any) -> Any:
-    """Return a handle on a task, ours or Celery's, as Celery writes one; anything else as it is."""
-    # Not by one of the two alone: a Decimal has an ``as_tuple``, too.
+    """Return the form in which Celery writes a handle on a task, ours or Celery's; any other value as it is."""
+    # Both are needed: a Decimal has an ``as_tuple`` as well.
     return value.as_tuple() if hasattr(value, "as_tuple") and hasattr(value, "id") else value
 
 
@@ -119,7 +137,7 @@ _END: Final = object()
 def walk_children(children: Any) -> Iterator[str]:
     """Yield the id of every task and group in ``children``, each once, a group before its members.
 
-    Terminates on any value: a retried task names itself as its child, and what is not of this shape is passed over.
+    Terminates on any value: a retried task names itself as its child, and entries of another shape are skipped.
     """
     seen: set[str] = set()
     pending = [iter(children if isinstance(children, (list, tuple)) else ())]
@@ -138,12 +156,17 @@ def walk_children(children: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a worker knows of the message that asked for a task: where the answer goes, and what to say about it.
+    """What a worker knows about the message that asked for a task: where the answer goes, and what the report says.
 
-    Anything that has some of these attributes will do in its place, for example Celery's ``task.request``.
+    Example::
+
+        request = Request(reply_to=backend.reply_to, correlation_id=task_id)
+        await backend.store_result(task_id, 42, request=request)
+
+    Any object with some of these attributes will do instead, for example Celery's ``task.request``.
     """
 
-    #: The address the caller put into the task message; None when the routing needs none.
+    #: The address that the caller put into the task message; None when the routing needs none.
     reply_to: str | None = None
     #: The caller's correlation id; the task id when None.
     correlation_id: str | None = None

@@ -1,6 +1,6 @@
-"""Which operations are tried again, how often, and how long apart.
+"""Which operations are tried again, how often, and how far apart.
 
-The numbers are those of Celery's ``retry_policy`` and give the same waits as kombu's ``retry_over_time``.
+The numbers are those of Celery's ``retry_policy``, and give the same waits as kombu's ``retry_over_time``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from aioresults.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, C
 T = TypeVar("T")
 
 #: The errors of an operation that may succeed if it is tried again, perhaps on a channel of the next session.
-#: A lost confirm is one of them: nobody knows whether the broker has the message, so it is published again.
+#: A lost confirm is one of them: whether the broker has the message is unknown, so it is published again.
 TRANSIENT_ERRORS: Final = (BrokerUnavailable, ChannelClosed, MessageNacked)
-#: Retries beyond which nobody waits for the last one.
+#: The number of retries beyond which no caller waits for the last one.
 COUNTED: Final = 10_000
 
 
@@ -28,18 +28,23 @@ COUNTED: Final = 10_000
 class RetryPolicy:
     """The waits between attempts: ``interval_start``, growing by ``interval_step``, never above ``interval_max``.
 
-    The default waits 0, then 19 times 1.0 second.
+    Example::
+
+        policy = RetryPolicy(max_retries=3, interval_start=0.1, interval_step=0.2)
+        backend = AMQPBackend("memory://example", retry_policy=policy)
+
+    The default waits 0 seconds once, then 1 second 19 times.
 
     Args:
-        max_retries: attempts after the first one; ``None`` for no limit, 0 for a single attempt.
+        max_retries: attempts after the first one; None for no limit, 0 for a single attempt.
         interval_start: seconds before the first retry.
         interval_step: seconds added for each further retry.
         interval_max: the longest wait, in seconds.
-        jitter: the share of each wait that is drawn at random, 0 (none) to 1: a wait of ``w`` becomes one between
-            ``w * (1 - jitter)`` and ``w``, so that processes that failed together do not come back together.
+        jitter: the share of each wait that is drawn at random, from 0 (none) to 1. A wait of ``w`` seconds then lasts
+            between ``w * (1 - jitter)`` and ``w``, so that processes that failed together do not return together.
 
     Raises:
-        ConfigurationError: a number that is negative, NaN or of another type, or jitter above 1.
+        ConfigurationError: a number is negative, NaN or of another type, or ``jitter`` is above 1.
     """
 
     max_retries: int | None = 20
@@ -61,7 +66,15 @@ class RetryPolicy:
 
     @classmethod
     def of(cls, value: RetryPolicy | Mapping[str, Any]) -> RetryPolicy:
-        """Return ``value`` as a policy; a mapping names its fields, as in Celery."""
+        """Return ``value`` as a policy; a mapping names its fields, as in Celery.
+
+        Example::
+
+            assert RetryPolicy.of({"max_retries": 3}) == RetryPolicy(max_retries=3)
+
+        Raises:
+            ConfigurationError: ``value`` is neither, or a key or a number cannot work.
+        """
         if isinstance(value, RetryPolicy):
             return value
         if not isinstance(value, Mapping):
@@ -72,20 +85,30 @@ class RetryPolicy:
         return cls(**value)
 
     def delays(self, rng: Callable[[], float] = random.random) -> Iterator[float]:
-        """Yield the wait before each retry, in seconds, and end when there is none left.
+        """Yield the wait before each retry in seconds, and end when no retry is left.
 
-        ``rng`` returns a float in [0, 1); it is only asked when there is jitter.
+        Example::
+
+            assert list(RetryPolicy(max_retries=3).delays()) == [0.0, 1.0, 1.0]
+
+        Args:
+            rng: returns a float in [0, 1); called only when there is jitter.
         """
         interval, end = float(self.interval_start), self.interval_start + self.interval_max
         for _ in itertools.count() if self.max_retries is None else range(self.max_retries):
             wait = float(min(interval, self.interval_max))
             yield wait * (1 - self.jitter * rng()) if self.jitter else wait
-            # As kombu counts: a step that would lead beyond the end is not taken at all.
+            # As in kombu: a step that would go beyond the end is not taken at all.
             if interval + self.interval_step <= end:
                 interval += self.interval_step
 
     def longest(self) -> float | None:
-        """Return the seconds of all waits together, without jitter; None when there is no limit, or as good as none."""
+        """Return the seconds of all waits together, without jitter; None for no limit, or one beyond 10,000 retries.
+
+        Example::
+
+            assert RetryPolicy(max_retries=3).longest() == 2.0
+        """
         if self.max_retries is None or self.max_retries > COUNTED:
             return None
         return sum(self.delays(lambda: 0.0))

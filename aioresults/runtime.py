@@ -1,7 +1,7 @@
-"""One lifetime of a backend, from ``open`` to ``close``, and the background work in between.
+"""One lifetime of a backend, from ``open`` to ``close``, and its background work.
 
-The work is one root task, because ``open`` and ``close`` may be called from different tasks (fixtures, lifespans),
-where a task group that the caller enters would break.
+The work is one root task, because ``open`` and ``close`` may be called from different tasks (fixtures, lifespans). A
+task group that the caller enters would break there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from aioresults.errors import (
     AioResultsError,
     BackendClosed,
     BrokerUnavailable,
-    ConfigurationError,
     PreconditionFailed,
     WrongEventLoop,
 )
@@ -36,16 +35,16 @@ from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.transport import Transport
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
-#: Seconds that ``open`` gives a reader to come to what is stored already.
+#: Seconds that ``open`` gives a reader to catch up with what is already stored.
 CATCH_UP_TIMEOUT: Final = 1.0
-#: Seconds that ``close`` gives to what is on its way.
+#: Seconds that ``close`` waits for what is on its way.
 CLOSE_TIMEOUT: Final = 5.0
 
 
-class State(Enum):
-    """What may be done with a backend."""
+class Lifecycle(Enum):
+    """Where a backend stands between ``open`` and ``close``; the value completes the text of an error."""
 
     NEW = "was not opened yet"
     OPEN = "is open"
@@ -53,8 +52,8 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a lifetime needs to know; the fields are parameters of ``AMQPBackend``, and explained there."""
+class RuntimeSettings:
+    """The parameters of ``AMQPBackend`` that a lifetime needs; explained there."""
 
     transport: Transport
     routing: Routing
@@ -79,26 +78,26 @@ class Settings:
         validation.seconds("rpc_timeout", self.rpc_timeout)
 
 
-class Backend(Overrides, Protocol):
-    """What a lifetime asks of the backend that it belongs to."""
+class RuntimeOwner(Overrides, Protocol):
+    """What a lifetime asks of its backend."""
 
-    def own(self, entity: Exchange | Queue) -> Exchange | Queue:
+    def _own(self, entity: Exchange | Queue) -> Exchange | Queue:
         """Return an exchange or a queue as one of the backend's own classes."""
 
     def on_reply_declare(self, task_id: str) -> list[Queue]:
         """Return the queues that are declared when a report about ``task_id`` finds none."""
 
-    async def on_session(self, session: Session) -> None:
+    async def _on_session(self, session: Session) -> None:
         """A session is about to be used: declare what the user's own code needs."""
 
 
 class Runtime:
-    """Puts the parts of one lifetime together, and runs them from ``open`` to ``close``.
+    """Connects the parts of one lifetime, and runs them from ``open`` to ``close``.
 
-    It prepares each session, and says where the outbox publishes (``SessionOwner``, ``Destinations``).
+    It prepares each session (``SessionOwner``), and tells the outbox where to publish (``Destinations``).
     """
 
-    def __init__(self, settings: Settings, backend: Backend) -> None:
+    def __init__(self, settings: RuntimeSettings, backend: RuntimeOwner) -> None:
         self._settings = settings
         self._backend = backend
         self._routing = settings.routing
@@ -130,7 +129,7 @@ class Runtime:
         self._closing: asyncio.Task[None] | None = None
         self._opening = 0
         self._detached: set[asyncio.Task[None]] = set()
-        self._state = State.NEW
+        self._state = Lifecycle.NEW
 
     def _parts(self) -> ReaderParts:
         settings = self._settings
@@ -145,46 +144,34 @@ class Runtime:
         )  # fmt: skip
 
     def check(self) -> None:
-        """Raise unless the backend is open, and open here.
+        """Raise unless the backend is open in this event loop.
 
         Raises:
-            BackendClosed: not opened, or closed.
-            WrongEventLoop: opened in another event loop or process.
+            BackendClosed: it is not open, or was closed.
+            WrongEventLoop: it was opened in another event loop or process.
         """
-        if self._state is not State.OPEN:
+        if self._state is not Lifecycle.OPEN:
             raise BackendClosed(f"the backend {self._state.value}")
         self._check_place()
 
-    def check_reads(self) -> None:
-        """Raise unless results can be waited for here, and have a refused connection tried again.
-
-        Raises:
-            ConfigurationError: the backend only stores.
-            BackendClosed, WrongEventLoop: as ``check``.
-        """
-        if not self._reads:
-            raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
-        self.check()
-        self.sessions.ask()
-
     def _check_place(self) -> None:
         if self._loop is None or asyncio._get_running_loop() is self._loop:
-            return  # a loop that was running when the process was forked is not running in the child
+            return  # the loop that ran at a fork does not run in the child
         if os.getpid() != self._pid:
-            raise WrongEventLoop("the backend belongs to the process that opened it; open another one after the fork")
+            raise WrongEventLoop("the backend belongs to the process that opened it; open another after the fork")
         if self._loop.is_closed():
-            raise WrongEventLoop("the event loop that the backend was opened in is closed; open another backend")
+            raise WrongEventLoop("the event loop in which the backend was opened is closed; open another backend")
         raise WrongEventLoop(
-            "the backend belongs to the event loop and thread that opened it; open one in each, or hand the call "
-            "over with asyncio.run_coroutine_threadsafe"
+            "the backend belongs to the event loop and thread that opened it; open one backend in each, or pass the "
+            "call to that loop with asyncio.run_coroutine_threadsafe"
         )
 
     # Opening and closing
 
     @property
     def is_closed(self) -> bool:
-        """Whether ``close`` was called: the next ``open`` of the backend begins another lifetime."""
-        return self._state is State.CLOSED
+        """Whether ``close`` was called; the next ``open`` of the backend then begins another lifetime."""
+        return self._state is Lifecycle.CLOSED
 
     async def open(self) -> None:
         """Start, and return when the first session can be used. Opening twice is no error."""
@@ -199,14 +186,14 @@ class Runtime:
             if self._reads:
                 await self.reader.caught_up(CATCH_UP_TIMEOUT)
         except BaseException:
-            if self._state is State.NEW and self._opening == 1:  # others may go on to open it
+            if self._state is Lifecycle.NEW and self._opening == 1:  # otherwise another caller still opens it
                 await self._end(flush=False)
             raise
         finally:
             self._opening -= 1
-        if self._state is State.CLOSED:
+        if self._state is Lifecycle.CLOSED:
             raise BackendClosed("the backend was closed while it was opened")
-        self._state = State.OPEN
+        self._state = Lifecycle.OPEN
 
     async def _run(self) -> None:
         async with aclosing(self.sessions.live()) as live:
@@ -219,23 +206,23 @@ class Runtime:
     def _ended(self, root: asyncio.Task[None]) -> None:
         if root.cancelled() or (error := root.exception()) is None:
             return
-        # A defect of this package: better that everyone hears of it than that they wait for ever.
+        # A defect of this package: an error is better than a wait without end.
         logger.error("the background task failed", exc_info=error)
-        self._state = State.CLOSED
+        self._state = Lifecycle.CLOSED
         failure = BackendClosed(f"the background task failed: {error!r}")
         failure.__cause__ = error
         self.sessions.end(failure)
         self.reader.waiters.fail_all(failure)
 
     async def to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await ``work``, which goes on when the caller is cancelled."""
+        """Await ``work``; it continues when the caller is cancelled."""
         task = asyncio.create_task(work)
         self._detached.add(task)
         task.add_done_callback(self._detached.discard)
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Flush within ``CLOSE_TIMEOUT``, then fail whoever still waits with ``BackendClosed``, and disconnect.
+        """Flush within ``CLOSE_TIMEOUT``, end every wait with ``BackendClosed``, and disconnect.
 
         Safe to call twice, from several tasks at once, and in a cancelled scope: it goes on to its end.
         """
@@ -243,13 +230,13 @@ class Runtime:
         await self._end(flush=True)
 
     async def closed(self) -> None:
-        """Return when ``close``, which was called, has ended."""
+        """Return when the ``close`` that was called before has ended."""
         if self._closing is not None and self._loop is asyncio.get_running_loop():
             await asyncio.shield(self._closing)
 
     async def _end(self, *, flush: bool) -> None:
         if self._closing is None:
-            self._state = State.CLOSED
+            self._state = Lifecycle.CLOSED
             self._closing = asyncio.create_task(self._close(flush), name="aioresults close")
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._closing)
@@ -259,7 +246,7 @@ class Runtime:
         try:
             if flush:
                 await self._flush(outboxes)
-        finally:  # whatever a class of the user's own has raised
+        finally:  # even if a class of the user has raised
             await asyncio.gather(*(outbox.stop() for outbox in outboxes))
             closed = BackendClosed("the backend was closed")
             self.sessions.end(closed)
@@ -277,7 +264,7 @@ class Runtime:
                     if self._reads:
                         await self.reader.finish(session)
         except (TimeoutError, AioResultsError) as error:
-            reason = str(error) or "not in time"
+            reason = str(error) or f"not done within {CLOSE_TIMEOUT:g} s"
         if any(outboxes):
             self._events.emit(Unconfirmed(sum(map(len, outboxes)), reason))
         elif reason and self._reads and self.reader.has_to_delete:
@@ -288,19 +275,19 @@ class Runtime:
         if root is not None:
             root.cancel()
             with anyio.CancelScope(shield=True):
-                await asyncio.wait([root])  # not gather, which would cancel it once more with its caller
+                await asyncio.wait([root])  # not gather: it would cancel the task again together with its caller
 
     # For the sessions
 
     async def prepare(self, session: Session) -> None:
-        """Declare what the routing needs, what the user's code needs, and have the reader start."""
+        """Declare what the routing and the user's code need, and start the reader."""
         await self.declare(session)
-        await self._backend.on_session(session)
+        await self._backend._on_session(session)
         if self._reads:
             await self.reader.start(session)
 
     def refused(self, error: AioResultsError) -> None:
-        """End the waits: the broker will not have us."""
+        """End every wait: the broker refuses this client."""
         self.reader.waiters.fail_all(error)
 
     # Where the outbox publishes
@@ -317,7 +304,7 @@ class Runtime:
         """Declare what the routing needs."""
         for entity in self._routing.topology():
             try:
-                await session.run(declaring(self._backend.own(entity)), publishing=True)
+                await session.run(declaring(self._backend._own(entity)), publishing=True)
             except (PreconditionFailed, BrokerUnavailable) as error:
                 explained = self._routing.explain(error)
                 if explained is error:
@@ -325,15 +312,15 @@ class Runtime:
                 raise explained from error
 
     async def published(self, session: Session, task_id: str) -> None:
-        """Do nothing: the queue of a report is used by its reader."""
+        """Do nothing: only the reader uses the queue of a report."""
 
     # Figures
 
     def stats(self) -> dict[str, int | bool | str]:
-        """Return figures: plain values, cheap. From another thread, or after a fork, they are those of the moment."""
+        """Return figures: plain values, cheap to get. From another thread or after a fork they may be out of date."""
         session = self.sessions.current
         return {
-            "open": self._state is State.OPEN,
+            "open": self._state is Lifecycle.OPEN,
             "connected": session is not None,
             "blocked": session is not None and session.blocked is not None,
             "last_error": str(self.sessions.last_error) if session is None else "",

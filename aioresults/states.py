@@ -8,6 +8,22 @@ from __future__ import annotations
 
 from typing import Final
 
+__all__ = [
+    "EXCEPTION_STATES",
+    "FAILURE",
+    "PENDING",
+    "PROPAGATE_STATES",
+    "READY_STATES",
+    "RECEIVED",
+    "REJECTED",
+    "RETRY",
+    "REVOKED",
+    "STARTED",
+    "SUCCESS",
+    "UNREADY_STATES",
+    "supersedes",
+]
+
 PENDING: Final = "PENDING"
 RECEIVED: Final = "RECEIVED"
 STARTED: Final = "STARTED"
@@ -31,11 +47,11 @@ _RANK: Final = {FAILURE: 1, REVOKED: 1, SUCCESS: 2}
 
 
 def supersedes(new: str, old: str) -> bool:
-    """Tell whether a report in state ``new``, arriving later, replaces one in state ``old``.
+    """Return whether a report in state ``new`` replaces one in state ``old`` that arrived before it.
 
-    Not ready < FAILURE, REVOKED < SUCCESS. A higher rank replaces a lower one; among reports that are not ready the
-    later one counts, among ready ones of equal rank the first. So every reader ends with the same answer, whatever
-    was delivered twice or late.
+    Not ready < FAILURE, REVOKED < SUCCESS. A higher rank replaces a lower one. Among reports that are not ready the
+    later one counts, among ready ones of equal rank the first. So all readers end with the same answer, even if a
+    report arrives late or twice.
     """
     new_rank = _RANK.get(new, _NOT_READY_RANK)
     old_rank = _RANK.get(old, _NOT_READY_RANK)

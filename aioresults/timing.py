@@ -1,4 +1,4 @@
-"""How long something may take."""
+"""A deadline that speaks of the broker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aioresults.errors import BrokerUnavailable
 class fail_after:  # noqa: N801  # used like a function, as asyncio.timeout is
     """Raise ``BrokerUnavailable`` when the body takes longer than ``timeout`` seconds; None for no limit.
 
-    ``what`` is what did not happen in time. A ``TimeoutError`` of the body's own passes.
+    ``what`` begins the message: it names what did not happen in time. A ``TimeoutError`` that the body raises passes.
     """
 
     # Not a decorated generator: that costs more than the timer, and this is entered with every task that is sent.

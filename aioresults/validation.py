@@ -13,9 +13,9 @@ F = TypeVar("F", bound=Callable[..., Any] | None)
 
 #: RabbitMQ holds ``x-expires`` in milliseconds, below 2**32.
 MAX_EXPIRES: Final = (2**32 - 1) // 1000
-#: An int may be larger than any float.
+#: The largest float; an int may be larger.
 _LARGEST: Final = sys.float_info.max
-#: AMQP 0-9-1 short strings, among them queue names, routing keys and correlation ids, hold this many bytes.
+#: The bytes that an AMQP 0-9-1 short string can hold: a queue name, a routing key, a correlation id.
 MAX_SHORT_STRING: Final = 255
 
 
@@ -34,12 +34,12 @@ def task_id(value: object) -> str:
 def short_task_id(value: object) -> str:
     """Accept a non-empty string that AMQP can carry as a name."""
     if isinstance(value, str) and 0 < len(value) <= MAX_SHORT_STRING and value.isascii():
-        return value  # as nearly all are
+        return value  # nearly every task id
     return short_string("a task id", task_id(value))
 
 
 def short_string(name: str, value: str) -> str:
-    """Accept what AMQP 0-9-1 can carry as a name: UTF-8 of at most 255 bytes."""
+    """Accept a string that AMQP 0-9-1 can carry as a name: at most 255 bytes of UTF-8."""
     try:
         size = len(value.encode())
     except UnicodeEncodeError as error:
@@ -66,7 +66,7 @@ def seconds(name: str, value: object) -> float:
 
 
 def expires(value: object) -> float | None:
-    """Accept seconds or a ``timedelta``, at least a millisecond, at most what RabbitMQ takes; None for never."""
+    """Accept seconds or a ``timedelta``, from a millisecond to what RabbitMQ can count; None for never."""
     if value is None:
         return None
     number = value.total_seconds() if isinstance(value, timedelta) else value
@@ -92,14 +92,14 @@ def intervals(name: str, values: object) -> tuple[float, ...]:
 
 
 def names(name: str, values: object) -> list[str]:
-    """Accept a collection of names, which one text is not."""
+    """Accept a collection of names; a single string is refused."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ConfigurationError(f"{name} must be a collection of names, not {values!r}")
     return list(values)
 
 
 def choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Accept one of the values that are allowed."""
+    """Accept one of the allowed values."""
     if value not in allowed:
         raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
@@ -116,7 +116,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def optional_callable(name: str, value: F) -> F:
-    """Accept what can be called, or None."""
+    """Accept a callable, or None."""
     if value is not None and not callable(value):
         raise ConfigurationError(f"{name} must be a callable, or None, not {value!r}")
     return value

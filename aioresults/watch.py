@@ -13,7 +13,7 @@ from aioresults.results import ResultMeta
 from aioresults.routing import Reader
 from aioresults.waiting.waiters import Waiters
 
-#: Reports kept for a watcher that is slower than its task; beyond, the oldest that is not ready goes.
+#: Reports that are buffered for a slow watcher; beyond this number the oldest is dropped, never the ready one.
 BUFFER: Final = 1000
 
 
@@ -40,7 +40,7 @@ class Watcher(Wait):
         self._wake.set()
 
     def on_history(self, reports: Sequence[ResultMeta]) -> None:
-        """Keep the reports that come after the newest that was kept before; all, if that is not among them."""
+        """Keep the reports after the newest one that was kept before, or all if that one is not among them."""
         known = [number for number, meta in enumerate(reports, 1) if _are_same(meta, self._newest)]
         super().on_history(reports[known[-1] if known else 0 :])
 
@@ -51,7 +51,7 @@ class Watcher(Wait):
         self._fail(ResultTimeout(timeout, self._task_ids))
 
     async def next(self) -> ResultMeta:
-        """Return the next report; cancelled, it is still there for the next call."""
+        """Return the next report. A cancelled call leaves it for the next call."""
         while not self._reports:
             if self._error is not None:
                 raise self._error
@@ -60,21 +60,24 @@ class Watcher(Wait):
 
 
 def _are_same(meta: ResultMeta, other: ResultMeta | None) -> bool:
-    # Not by ==: an exception that was read twice is not equal to itself.
+    # Not ==: an exception that was read twice is not equal to itself.
     return other is not None and meta.status == other.status and repr(meta.result) == repr(other.result)
 
 
 class Watch(Iteration[ResultMeta]):
     """The reports of one task as they arrive, until the ready one.
 
-    Args:
-        timeout: seconds for all of it together, from the first ``anext``; None for no limit, 0 for one look.
-        take: take the ready report; otherwise it is left where it is.
+    Example::
+
+        states_seen = [meta.status async for meta in backend.watch(task_id, timeout=30)]
+        assert states_seen[-1] == "SUCCESS"
+
+    Made by ``AMQPBackend.watch``, whose arguments it takes. The deadline counts from the first ``anext``.
 
     Raises:
-        ResultTimeout: no ready report within ``timeout``.
+        ResultTimeout: there was no ready report in time.
 
-    Leaving the loop early loses nothing: a ready report that was not yielded stays in its queue.
+    Cancelling is safe, and so is leaving the loop early: a ready report that was not yielded stays in its queue.
     """
 
     def __init__(self, reader: Reader, task_id: str, timeout: float | None, take: bool) -> None:
@@ -94,7 +97,7 @@ class Watch(Iteration[ResultMeta]):
         return meta
 
     async def _begin(self) -> ResultMeta:
-        """Return what is known or found at once, else what comes first."""
+        """Return what is known or found at once, else the first report to come."""
         if (known := self._reader.ready(self._task_id)) is not None:
             return known
         if self._timeout == 0:
@@ -116,7 +119,7 @@ class Watch(Iteration[ResultMeta]):
 
 
 class Observer:
-    """Waits for the next ready reports that arrive for anyone."""
+    """Waits for the next ready reports that arrive for any call."""
 
     def __init__(self, waiters: Waiters) -> None:
         self._waiters = waiters
@@ -139,7 +142,7 @@ class Observer:
             self._wake.set_result(None)
 
     async def next(self, timeout: float | None) -> dict[str, ResultMeta]:
-        """Return the ready reports of the moment in which the first one arrives, within ``timeout`` seconds."""
+        """Wait up to ``timeout`` seconds, and return the ready reports that arrived together with the first one."""
         self._waiters.observe(self)
         try:
             async with asyncio.timeout(timeout):

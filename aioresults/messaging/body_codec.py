@@ -47,7 +47,7 @@ class BodyCodec:
             named = (name for name in validation.names("accept", accept) if name not in (TEXT, DATA))
             self._readers = {one.content_type: one for one in map(self._serializers.find, named)}
         #: The content types that are read; None for everything that the registry knows.
-        self.accept = None if self._readers is None else frozenset(self._readers)
+        self.accept: frozenset[str] | None = None if self._readers is None else frozenset(self._readers)
 
     def write(
         self,

@@ -15,12 +15,12 @@ from weakref import ref
 
 import anyio
 
+from aioresults import errors
 from aioresults.errors import (
     BrokerUnavailable,
     ChannelClosed,
     ChannelError,
     ConfigurationError,
-    ContentDisallowed,
     DecodeError,
     NotBoundError,
     NotSupported,
@@ -32,7 +32,7 @@ from aioresults.messaging.queue import Queue
 from aioresults.serialization import Serializers
 from aioresults.transport.base import Arguments, Channel, Connection, Delivery
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: How many messages of each queue may be unacknowledged if a consumer is iterated over and sets no ``prefetch_count``.
 DEFAULT_PREFETCH: Final = 100
@@ -98,7 +98,7 @@ class Consumer:
     ``tag_prefix`` and ``on_cancel`` as class attributes.
     """
 
-    ContentDisallowed: ClassVar = ContentDisallowed
+    ContentDisallowed: ClassVar[type[errors.ContentDisallowed]] = errors.ContentDisallowed
 
     no_ack: bool | None = None
     auto_declare: bool = True

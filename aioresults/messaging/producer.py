@@ -79,7 +79,7 @@ class Producer:
         self.__dict__.update((name, value) for name, value in given.items() if value is not None)
         self._channel = channel
         exchange = Exchange(exchange or "") if exchange is None or isinstance(exchange, str) else exchange
-        self.exchange = exchange if channel is None else exchange(channel)
+        self.exchange: Exchange = exchange if channel is None else exchange(channel)
         self._codec = BodyCodec(serializers)
         #: What need not be declared again on this channel.
         self._declared: set[Entity] = set()

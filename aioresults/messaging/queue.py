@@ -379,14 +379,14 @@ class NoCacheQueue(Queue):
         return False
 
 
-def declaring(entity: Exchange | Queue) -> Callable[[Channel], Awaitable[Any]]:
+def declaring(entity: Exchange | Queue) -> Callable[[Channel], Awaitable[object]]:
     """Return the operation that declares ``entity`` on whatever channel it is given.
 
     An auto_delete queue disappears before it is bound if its last consumer leaves in between. The operation then raises
     ``ChannelClosed``, because a second attempt may succeed.
     """
 
-    async def declare(channel: Channel) -> Any:
+    async def declare(channel: Channel) -> object:
         try:
             return await entity(channel).declare()
         except NotFound as error:

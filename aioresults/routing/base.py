@@ -197,14 +197,14 @@ class Reader:
         self.parts: Final = parts
         self.memory: Final = parts.memory(keeps_unclaimed=self.keeps_unclaimed)
         self.waiters: Final = Waiters(self, parts.overrides)
-        self.deduplicator = Deduplicator()
+        self.deduplicator: Deduplicator = Deduplicator()
         #: The last message that is to be acknowledged, how many with it, and when that is done at the latest.
         self._last: Message | None = None
         self._owed = 0
         self._ack_timer: asyncio.TimerHandle | None = None
         self.received = 0
-        self.repeated = 0
-        self.undecodable = 0
+        self.repeated: int = 0
+        self.undecodable: int = 0
 
     # From session to session
 

@@ -88,10 +88,10 @@ class PendingStore(asyncio.Future[Any], Coroutine[Any, Any, Any]):
 
     def __init__(self, task_id: str, correlation_id: str, document: bytes, value: object = None) -> None:
         super().__init__()
-        self.task_id = task_id
-        self.correlation_id = correlation_id
-        self.document = document
-        self.value = value
+        self.task_id: str = task_id
+        self.correlation_id: str = correlation_id
+        self.document: bytes = document
+        self.value: object = value
         self._steps: Generator[Any, None, Any] | None = None
 
     def confirm(self) -> None:
@@ -135,12 +135,12 @@ class PublishQueue:
     __slots__ = ("coalesces", "in_flight", "is_retrying", "message", "routing_key", "task", "timer", "waiting")
 
     def __init__(self, routing_key: str, coalesces: bool) -> None:
-        self.routing_key = routing_key
-        self.coalesces = coalesces
+        self.routing_key: str = routing_key
+        self.coalesces: bool = coalesces
         self.waiting: deque[PendingStore] = deque()
         self.in_flight: list[PendingStore] = []
         #: Whether what is in flight has failed before.
-        self.is_retrying = False
+        self.is_retrying: bool = False
         #: What is in flight, as it is published; published again, it is known by its id.
         self.message: OutgoingMessage | None = None
         self.task: asyncio.Task[None] | None = None
@@ -251,11 +251,11 @@ class Outbox:
         # Ordered, because a dict that loses its first keys is slow to find the next.
         self._blocked: OrderedDict[str, deque[PendingStore]] = OrderedDict()
         self._max_bytes = MAX_BATCH_BYTES
-        self.stored = 0
-        self.messages = 0
-        self.retried = 0
-        self.unrouted = 0
-        self.not_routed = 0
+        self.stored: int = 0
+        self.messages: int = 0
+        self.retried: int = 0
+        self.unrouted: int = 0
+        self.not_routed: int = 0
 
     def __len__(self) -> int:
         """How many reports are not confirmed yet."""

@@ -213,10 +213,10 @@ class Sessions:
         #: Why there is no session now.
         self.last_error: AioResultsError = BrokerUnavailable("no attempt to connect has ended yet")
         #: Sessions so far, failed attempts to connect so far.
-        self.count = 0
-        self.failures = 0
+        self.count: int = 0
+        self.failures: int = 0
         #: How often the broker blocked publishers.
-        self.blocks = 0
+        self.blocks: int = 0
         self._blocked_at = 0.0
         self._away_since = monotonic()
 

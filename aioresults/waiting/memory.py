@@ -115,10 +115,10 @@ class Memory:
         self._evicted: OrderedDict[str, None] = OrderedDict()
         self._missed: OrderedDict[str, None] = OrderedDict()
         #: Bytes of unclaimed reports, as they were on the wire.
-        self.unclaimed_bytes = 0
-        self.evicted = 0
+        self.unclaimed_bytes: int = 0
+        self.evicted: int = 0
         #: Results that came when those who had waited for them had left.
-        self.late = 0
+        self.late: int = 0
 
     @property
     def cached(self) -> int:

@@ -116,7 +116,7 @@ class Waiters:
         self._taken: set[str] = set()
         self._observers: list[Listener] = []
         #: Reports that told nothing new: repeated, or of a lower rank than what was known.
-        self.redundant = 0
+        self.redundant: int = 0
 
     def __len__(self) -> int:
         return len(self._listeners)

@@ -94,7 +94,7 @@ async def test_after_a_fork(amqp_url: str) -> None:
         os.close(read)
         assert len(texts) == len(every_call(backend))
         for text in texts:
-            assert "belongs to the process that opened it; open another one after the fork" in text
+            assert "belongs to the process that opened it; open another after the fork" in text
         assert backend.stats()["connected"] is True
         waiting = asyncio.create_task(backend.drain_events(timeout=0.1))
         with pytest.raises(TimeoutError):
@@ -109,7 +109,7 @@ def test_the_loop_is_closed_under_it(url: str) -> None:
 
     async def later() -> None:
         for text in refusals(backend):
-            assert text == "the event loop that the backend was opened in is closed; open another backend"
+            assert text == "the event loop in which the backend was opened is closed; open another backend"
 
     asyncio.run(later())
 

@@ -84,7 +84,7 @@ def test_a_broker_that_is_not_rabbitmq() -> None:
 @pytest.mark.parametrize("setting", ["broker_url", "result_backend"])
 def test_a_url_without_its_scheme_is_not_repeated(setting: str) -> None:
     conf: dict[str, Any] = {setting: "guest:secret@host//"}
-    with pytest.raises(ConfigurationError, match=f"{setting} .*no scheme") as raised:
+    with pytest.raises(ConfigurationError, match=f"{setting} .*without a scheme") as raised:
         settings(**conf)
     assert "secret" not in str(raised.value)
 
@@ -151,5 +151,5 @@ def test_a_setting_that_cannot_work_is_named(conf: dict[str, Any], named: str) -
 
 
 def test_something_that_is_no_app() -> None:
-    with pytest.raises(ConfigurationError, match="an app has Celery's `conf`, which None has not"):
+    with pytest.raises(ConfigurationError, match="an app must have Celery's `conf`; None has none"):
         AMQPBackend.from_app(None)

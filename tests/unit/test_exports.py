@@ -2,14 +2,71 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
-from types import ModuleType
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
 
 import pytest
 
 import aioresults
-from aioresults import api, errors
+from aioresults import api, errors, events, states
+
+#: Every module from which users may import, besides `aioresults` itself: the docstring of the package lists them, too.
+PUBLIC = (
+    "aioresults.api",
+    "aioresults.contrib.celery",
+    "aioresults.contrib.fastapi",
+    "aioresults.contrib.pytest_plugin",
+    "aioresults.contrib.rabbitmq",
+    "aioresults.contrib.taskiq",
+    "aioresults.errors",
+    "aioresults.events",
+    "aioresults.messaging",
+    "aioresults.routing",
+    "aioresults.serialization",
+    "aioresults.states",
+    "aioresults.transport",
+    "aioresults.transport.memory",
+)
+
+#: Public calls with `Any` in what they return, each with the reason why no type can be named.
+UNTYPED = {
+    # A result is whatever the task returned
+    "AMQPBackend.store_result": "the result that was stored",
+    "AMQPBackend.wait_for": "the result; its `type` where one is asked for (overload)",
+    "GroupResult.get": "the results of tasks of any type",
+    "GroupResult.join": "the results of tasks of any type",
+    "ResultMeta.value": "the result",
+    "CeleryClient.call": "the result; its `result_type` where one is asked for (overload)",
+    "CeleryClient.chain": "the result of the last task",
+    "CeleryClient.send": "the result; its `result_type` where one is asked for (overload)",
+    "CeleryClient.signature": "the result; its `result_type` where one is asked for (overload)",
+    "CeleryClient.task": "the result; its `result_type` where one is asked for (overload)",
+    "Group.call": "the results of tasks of any type",
+    "wait_or_202": "the result, or a response",
+    # What others sent, or will read
+    "AsyncResult.as_tuple": "Celery's form nests to any depth",
+    "ChainResult.as_tuple": "Celery's form nests to any depth",
+    "GroupResult.as_tuple": "Celery's form nests to any depth",
+    "Message.decode": "the body",
+    "Message.payload": "the body",
+    "Message.delivery_info": "kombu's name and form",
+    "Message.headers": "AMQP's values have many types",
+    "Exchange.as_dict": "kombu's name and form",
+    "Queue.arguments": "AMQP's values have many types",
+    "Queue.as_dict": "kombu's name and form",
+    "NoCacheQueue.arguments": "AMQP's values have many types",
+    "NoCacheQueue.as_dict": "kombu's name and form",
+    "CeleryClient.control": "the answers of the workers",
+    "CeleryClient.ping": "the answers of the workers",
+    "CeleryClient.revoke": "the answers of the workers",
+    "ResultBackend.store_result": "Celery's signature",
+    "AMQPResultBackend.get_progress": "taskiq's signature",
+    "lifespan": "Starlette's form of a lifespan",
+    "amqp_results_options": "arguments of AMQPBackend",
+}
 
 ERRORS = {
     name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
@@ -47,6 +104,43 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
 
 def test_every_error_is_public() -> None:
     assert {name for name in ERRORS if not name.startswith("_")} <= set(api.__all__)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_module_lists_its_names(name: str) -> None:
+    module = importlib.import_module(name)
+    assert (module.__doc__ or "").strip()
+    assert len(module.__all__) == len(set(module.__all__))
+    assert all(hasattr(module, each) for each in module.__all__)
+    if name != "aioresults.api":
+        assert f"``{name.removeprefix('aioresults.')}``" in (aioresults.__doc__ or "")
+
+
+@pytest.mark.parametrize("module", [errors, events, states], ids=lambda module: module.__name__)
+def test_what_is_defined_in_a_public_module_is_among_its_names(module: ModuleType) -> None:
+    defined = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    }
+    assert defined <= set(module.__all__)
+
+
+def public_calls() -> Iterator[tuple[str, FunctionType]]:
+    """Yield the name and function of every public function, method and property."""
+    for module in map(importlib.import_module, PUBLIC):
+        for name in module.__all__:
+            value = inspect.unwrap(vars(module).get(name) or getattr(module, name))
+            members = {f".{each}": member for each, member in inspect.getmembers(value) if not each.startswith("_")}
+            for suffix, member in members.items() if inspect.isclass(value) else [("", value)]:
+                member = getattr(member, "fget", getattr(member, "__func__", member))
+                if isinstance(member, FunctionType) and member.__module__.startswith("aioresults"):
+                    yield f"{name}{suffix}", member
+
+
+def test_no_public_call_returns_any_but_for_a_reason() -> None:
+    untyped = {name for name, call in public_calls() if re.search(r"\bAny\b", str(call.__annotations__["return"]))}
+    assert untyped == set(UNTYPED)
 
 
 def tree() -> dict[str, tuple[str | None, set[str]]]:

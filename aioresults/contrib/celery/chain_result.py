@@ -28,7 +28,7 @@ class ChainResult(AsyncResult[T]):
         last = results[-1]
         super().__init__(last.task_id, last.backend, last._type, parent=parent)
         #: The results of all tasks, in order.
-        self.results = tuple(results)
+        self.results: tuple[AsyncResult[Any], ...] = tuple(results)
 
     async def get(self, timeout: float | None = None, propagate: bool = True) -> T:
         """Wait for the value of the last task, or the first failure.

@@ -131,7 +131,7 @@ class Answers:
         self._ticket = ticket
         self._limit = limit
         self.by_node: dict[str, Any] = {}
-        self.complete = asyncio.Event()
+        self.complete: asyncio.Event = asyncio.Event()
 
     def receive(self, message: Message) -> None:
         """Take an answer; what is none is passed over."""

@@ -30,7 +30,7 @@ class Group:
     __slots__ = ("_sender", "members")
 
     def __init__(self, sender: Sender, members: Iterable[Signature[Any]]) -> None:
-        self.members = only_signatures("a group", tuple(members))
+        self.members: tuple[Signature[Any], ...] = only_signatures("a group", tuple(members))
         self._sender = sender
 
     def __repr__(self) -> str:
@@ -82,9 +82,9 @@ class Chord(Generic[T]):
     __slots__ = ("body", "header")
 
     def __init__(self, header: Group, body: Signature[T]) -> None:
-        self.header = header
+        self.header: Group = header
         only_signatures("the body of a chord", [body])
-        self.body = body
+        self.body: Signature[T] = body
 
     def __repr__(self) -> str:
         return f"<Chord of {len(self.header.members)} and {self.body.name}>"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+S = TypeVar("S")
 
 
-def with_reply_to(signature: Any, reply_to: str | None) -> Any:
+def with_reply_to(signature: S, reply_to: str | None) -> S:
     """Return a copy of a Celery signature, chain, group or chord whose members all answer to ``reply_to``.
 
     ``chain(...).apply_async(reply_to=...)`` has only its first member answer there: the others keep the address of the
@@ -19,14 +21,16 @@ def with_reply_to(signature: Any, reply_to: str | None) -> Any:
     if reply_to is None:
         return signature
     # Celery's signatures are dicts, and inside each other may be plain ones.
-    copy = signature.clone() if hasattr(signature, "clone") else dict(signature)
+    original: Any = signature
+    copy: Any = original.clone() if hasattr(original, "clone") else dict(original)
     parts = {
         name: _each(copy["kwargs"][name], reply_to) for name in ("tasks", "header", "body") if name in copy["kwargs"]
     }
     links = {name: _each(copy["options"][name], reply_to) for name in ("link", "link_error") if name in copy["options"]}
     copy["kwargs"] = {**copy["kwargs"], **parts}
     copy["options"] = {**copy["options"], **links, "reply_to": reply_to}
-    return copy
+    with_address: S = copy
+    return with_address
 
 
 def _each(signatures: Any, reply_to: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from celery import current_task, signals, states
 from celery.backends.base import BaseBackend
@@ -21,7 +21,7 @@ from aioresults.routing import ReplyQueue, Routing
 
 T = TypeVar("T")
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 NO_CHORDS = """\
 The result backend of aioresults does not support chords, and a group followed by a task is one. Join on the client's \

@@ -29,7 +29,7 @@ class Task(Generic[T]):
         result_type: type[T] | None,
         options: Mapping[str, Any],
     ) -> None:
-        self.name = name
+        self.name: str = name
         self._sender = sender
         self._timeout = timeout
         self._type = result_type

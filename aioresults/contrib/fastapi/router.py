@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import anyio
 from fastapi import APIRouter, Depends, Header, HTTPException, Response, WebSocket, WebSocketDisconnect
@@ -35,8 +35,8 @@ from aioresults.contrib.fastapi.event_stream import EventStream
 from aioresults.contrib.fastapi.models import ErrorResponse, Health, Problem, TaskStatus
 from aioresults.contrib.fastapi.waiting import STATUS_ROUTE, knows_all
 
-router = APIRouter(prefix="/tasks", tags=["tasks"])
-health_router = APIRouter(tags=["health"])
+router: Final = APIRouter(prefix="/tasks", tags=["tasks"])
+health_router: Final = APIRouter(tags=["health"])
 
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ErrorResponse, "description": "There is no such task"}}
 _EVENTS: dict[int | str, dict[str, Any]] = {

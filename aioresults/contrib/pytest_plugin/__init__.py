@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from aioresults.contrib.rabbitmq import ExistingBroker, RabbitMQNode
     from aioresults.transport.memory import MemoryBroker
 
+__all__ = ["amqp_results", "amqp_results_options", "rabbitmq", "result_broker"]
+
 #: The setting by which a pytest-asyncio is known whose fixtures can be told their loop.
 _ASYNCIO_TEST_LOOP = "asyncio_default_test_loop_scope"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest_asyncio
 
@@ -25,8 +25,8 @@ def _in_loop_of(scope: Literal["session", "package", "module", "class", "functio
     return open_backend
 
 
-in_function_loop = _in_loop_of("function")
-in_class_loop = _in_loop_of("class")
-in_module_loop = _in_loop_of("module")
-in_package_loop = _in_loop_of("package")
-in_session_loop = _in_loop_of("session")
+in_function_loop: Final = _in_loop_of("function")
+in_class_loop: Final = _in_loop_of("class")
+in_module_loop: Final = _in_loop_of("module")
+in_package_loop: Final = _in_loop_of("package")
+in_session_loop: Final = _in_loop_of("session")

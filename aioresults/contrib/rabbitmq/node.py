@@ -48,13 +48,13 @@ class RabbitMQNode:
     """
 
     def __init__(self, *, peer: RabbitMQNode | None = None) -> None:
-        self.scripts = find_scripts()
-        self.folder = Path(tempfile.mkdtemp(prefix="aioresults-rabbitmq-"))
+        self.scripts: Path = find_scripts()
+        self.folder: Path = Path(tempfile.mkdtemp(prefix="aioresults-rabbitmq-"))
         self._guard = Guard(_DELETE, str(self.folder))
         self._peer = peer
         self._token: str = peer._token if peer else f"aioresults-{secrets.token_hex(4)}"
         self._cookie: str = peer._cookie if peer else secrets.token_hex(16)
-        self.name = f"{self._token}-{secrets.token_hex(2)}@localhost"
+        self.name: str = f"{self._token}-{secrets.token_hex(2)}@localhost"
         self._process: Process | None = None
         self._epmd: Process | None = None
         self._choose_ports()
@@ -189,6 +189,7 @@ class RabbitMQNode:
         return no_epmd or any(word in self.log_tail() for word in ("eaddrinuse", "dist_port_already_used"))
 
     def _choose_ports(self) -> None:
+        self.port: int
         self.port, self._dist_port, epmd_port = free_ports(3)
         self._epmd_port: int = self._peer._epmd_port if self._peer else epmd_port
 

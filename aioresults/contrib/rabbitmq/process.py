@@ -44,7 +44,7 @@ class Process:
             self._popen = subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, process_group=0
             )
-        self.pid = self._popen.pid
+        self.pid: int = self._popen.pid
         self._guard = Guard('kill -s KILL -- "-$1"', str(self.pid))
 
     @property

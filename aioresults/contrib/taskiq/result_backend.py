@@ -31,7 +31,7 @@ from aioresults import (
 from aioresults.contrib.taskiq.ended import Ended
 from aioresults.contrib.taskiq.latest_results import LatestResults
 from aioresults.contrib.taskiq.lru_cache import LRUCache
-from aioresults.contrib.taskiq.watch import Watch
+from aioresults.contrib.taskiq.watch import TaskWatch
 
 _Return = TypeVar("_Return")
 
@@ -88,7 +88,7 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
         #: The last progress that came here of tasks with a queue of their own, where it is no more.
         self._seen: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
         self._ended = Ended()
-        self._watches: dict[str, Watch] = {}
+        self._watches: dict[str, TaskWatch] = {}
         self._is_shut_down = False
 
     def _new(self) -> None:
@@ -208,9 +208,9 @@ class AMQPResultBackend(AsyncResultBackend[_Return]):
     def _watch(self, task_id: str) -> None:
         # Another call may have come first while this one looked; and nothing is open while the broker was never there.
         if task_id not in self._watches and task_id not in self._ended and self._reader.stats()["open"]:
-            self._watches[task_id] = Watch(self._reader, task_id, self._watch_ended)
+            self._watches[task_id] = TaskWatch(self._reader, task_id, self._watch_ended)
 
-    def _watch_ended(self, watch: Watch) -> None:
+    def _watch_ended(self, watch: TaskWatch) -> None:
         self._watches.pop(watch.task_id, None)
         if self._keep_results or watch.latest is None:
             return

@@ -12,14 +12,14 @@ from aioresults import AioResultsError, AMQPBackend, ResultMeta
 LEASE: Final = 60.0
 
 
-class Watch:
+class TaskWatch:
     """Is told of one task, until it has ended, or nobody has asked for ``LEASE`` seconds.
 
     Args:
         on_end: called once, when it is told no more.
     """
 
-    def __init__(self, backend: AMQPBackend, task_id: str, on_end: Callable[[Watch], None]) -> None:
+    def __init__(self, backend: AMQPBackend, task_id: str, on_end: Callable[[TaskWatch], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._timer = self._loop.call_later(LEASE, self._expire)

@@ -39,7 +39,7 @@ from aioresults.sessions.channel_pool import POOL_SIZE
 from aioresults.sessions.sessions import Session
 from aioresults.transport import Channel
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Queues that are opened or closed at a time.
 PARALLEL: Final = 16
@@ -74,16 +74,16 @@ class Subscription:
     __slots__ = ("consumer", "is_shared", "message", "meta", "set_aside", "state", "task_id")
 
     def __init__(self, task_id: str, consumer: Consumer) -> None:
-        self.task_id = task_id
-        self.consumer = consumer
-        self.state = SubscriptionState.OPEN
+        self.task_id: str = task_id
+        self.consumer: Consumer = consumer
+        self.state: SubscriptionState = SubscriptionState.OPEN
         #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
         self.meta: ResultMeta | None = None
         self.message: Message | None = None
         #: What else has to return to the queue when the consumer is closed; earlier it would come straight back.
         self.set_aside: tuple[Message, ...] = ()
         #: Whether the queue holds reports of another task, too.
-        self.is_shared = False
+        self.is_shared: bool = False
 
     def requeue(self) -> None:
         """Return to the queue what nobody has taken."""

@@ -76,6 +76,10 @@ class QueuePerTask(Routing):
     def celery(cls) -> QueuePerTask:
         """Return Celery 4's layout: queue named like the task id without dashes, exchange ``celeryresults``.
 
+        Example::
+
+            backend = AMQPBackend("memory://example", routing=QueuePerTask.celery())
+
         Task ids must be UUIDs: without their dashes two other ids could share a queue.
         """
         return cls(
@@ -89,7 +93,12 @@ class QueuePerTask(Routing):
 
     @classmethod
     def celery_amqp_backend(cls) -> QueuePerTask:
-        """Return the layout of celery-amqp-backend: queue ``celeryresults.<task_id>``, exchange ``celeryresults``."""
+        """Return the layout of celery-amqp-backend: queue ``celeryresults.<task_id>``, exchange ``celeryresults``.
+
+        Example::
+
+            backend = AMQPBackend("memory://example", routing=QueuePerTask.celery_amqp_backend())
+        """
         return cls(prefix="celeryresults.", exchange_name="celeryresults", auto_delete=True, queue_type=None)
 
     def configured(self, options: RoutingOptions) -> QueuePerTask:

@@ -17,7 +17,7 @@ from aioresults.routing.base import ReaderParts
 from aioresults.routing.single_queue import SingleQueueReader
 from aioresults.sessions.sessions import Session
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Unacknowledged messages, each of up to some hundred reports.
 PREFETCH: Final = 100

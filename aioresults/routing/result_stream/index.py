@@ -156,9 +156,9 @@ class Index:
         self._elsewhere: dict[str, _Entry] = {}
         self._until_sweep = _SWEEP
         #: The size of all documents.
-        self.bytes = 0
+        self.bytes: int = 0
         #: Of an id that is not here the stream may hold reports before this offset, and none from it on.
-        self.floor = 0
+        self.floor: int = 0
         self._floor_time = 0
 
     def __len__(self) -> int:

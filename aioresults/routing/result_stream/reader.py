@@ -36,7 +36,7 @@ from aioresults.sessions.sessions import Session
 from aioresults.timing import fail_after
 from aioresults.waiting.memory import Deduplicator
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Unacknowledged messages, each of up to some hundred reports.
 PREFETCH: Final = 1000
@@ -140,7 +140,7 @@ class ResultStreamReader(SingleQueueReader):
 
     def _start_over(self) -> None:
         self._offset = None
-        self.deduplicator = Deduplicator()  # a message that is read once more is no repeat
+        self.deduplicator: Deduplicator = Deduplicator()  # a message that is read once more is no repeat
         self.view.is_live = False
         self.view.index.clear()
 

@@ -67,8 +67,8 @@ class Replay:
         self._fetchers: set[asyncio.Task[None]] = set()
         self._searcher: asyncio.Task[None] | None = None
         #: Messages fetched and searches made.
-        self.fetched = 0
-        self.searched = 0
+        self.fetched: int = 0
+        self.searched: int = 0
 
     def beginning(self) -> datetime | str:
         """Return what ``x-stream-offset`` is for where what still counts begins; the broker begins a little before."""

@@ -51,7 +51,7 @@ class StreamView:
         self._codec = codec
         self._refusals = refusals
         #: Whether what comes is new; not before the stream was once read to its end.
-        self.is_live = False
+        self.is_live: bool = False
         #: The tasks of which those who wait are still to be told what is known, all of it in order: their documents are
         #: being fetched, or it is not their turn yet.
         self._untold: set[str] = set()

@@ -43,7 +43,7 @@ from aioresults.transport.broker_errors import channel_error, is_of_publish
 
 T = TypeVar("T")
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Closing is bounded: aiormq waits up to a heartbeat for the broker's answer, without limit when heartbeats are off.
 CLOSE_TIMEOUT: Final = 3.0

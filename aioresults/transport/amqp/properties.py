@@ -20,7 +20,7 @@ from typing import Any, Final
 from aioresults.errors import EncodeError
 from aioresults.transport.base import Properties
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 _FLAGS: Final = struct.Struct(">H")
 _LENGTH: Final = struct.Struct(">I")

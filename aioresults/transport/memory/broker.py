@@ -83,14 +83,14 @@ class MemoryBroker:
         self.name = name
         self.max_message_size = max_message_size
         #: Seconds that each delivery is held on its way to the consumer.
-        self.delay = 0.0
+        self.delay: float = 0.0
         #: Deliver every message twice, as happens when a publisher repeats what was stored but not confirmed.
         self.duplicate = False
         #: Whether publishers are blocked; see `block`.
-        self.blocked = False
-        self.running = True
+        self.blocked: bool = False
+        self.running: bool = True
         #: Held while anything below is read or changed.
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self._clock = clock
         self._refusal: str | None = None
         self._clients: dict[Client, None] = {}
@@ -459,7 +459,7 @@ class Downlink:
     __slots__ = ("_broker", "_held", "_is_open", "_thread", "loop")
 
     def __init__(self, broker: MemoryBroker) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._broker = broker
         self._thread = threading.get_ident()
         #: The deliveries held by ``broker.delay``, each with the loop's time at which it is due.

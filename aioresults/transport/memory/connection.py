@@ -64,7 +64,7 @@ class MemoryTransport:
     __slots__ = ("broker",)
 
     def __init__(self, broker: MemoryBroker) -> None:
-        self.broker = broker
+        self.broker: MemoryBroker = broker
 
     @property
     def nodes(self) -> int:
@@ -89,9 +89,9 @@ class MemoryConnection:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
-        self.downlink = Downlink(broker)
+        self.downlink: Downlink = Downlink(broker)
         self.channels: dict[MemoryChannel, None] = {}
-        self.is_closed = False
+        self.is_closed: bool = False
         #: Why it was lost; None while it lives, and when its owner closed it.
         self._lost: BrokerUnavailable | None = None
         #: The calls behind a publish that was made while the broker was blocked: RabbitMQ stops reading from such a
@@ -201,7 +201,7 @@ class MemoryChannel:
         #: Why it is closed; None while it is open.
         self.close_reason: ChannelError | BrokerUnavailable | None = None
         self.subscribers: dict[str, Subscriber] = {}
-        self.deliveries = Deliveries()
+        self.deliveries: Deliveries = Deliveries()
         self._broker = connection.broker
         self._confirms = confirms
         self._prefetch = 0

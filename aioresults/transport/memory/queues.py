@@ -66,12 +66,12 @@ class MemoryQueue(ABC):
     __slots__ = ("_clock", "_used_at", "name", "settings", "subscribers", "unacked")
 
     def __init__(self, name: str, settings: QueueSettings, clock: Clock) -> None:
-        self.name = name
-        self.settings = settings
+        self.name: str = name
+        self.settings: QueueSettings = settings
         #: The one whose turn is next comes first.
         self.subscribers: tuple[Subscriber, ...] = ()
         #: How many of its messages are delivered and not acknowledged.
-        self.unacked = 0
+        self.unacked: int = 0
         self._clock = clock
         self._used_at = clock()
 

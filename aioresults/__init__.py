@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aioresults.api import *  # noqa: F403
-    from aioresults.api import __all__ as __all__
+
+    __all__: list[str]
 else:
 
     def __getattr__(name: str) -> object:
         # All public names are classes. A lower-case name is a submodule that is not imported yet.
-        if name != "__all__" and not name[:1].isupper():
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from aioresults import api
+        if name == "__all__" or name[:1].isupper():
+            from aioresults import api
 
-        globals().update({each: getattr(api, each) for each in (*api.__all__, "__all__")})
-        try:
-            return globals()[name]
-        except KeyError:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+            public = {each: value for each, value in vars(api).items() if each[:1].isupper()}
+            globals().update(public, __all__=list(public))
+        if name not in globals():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__getattr__("__all__")})

@@ -1,97 +1,21 @@
-"""The public names of the package, written once; users import them from ``aioresults``."""
+"""The public names of the package; users import them from ``aioresults``.
 
-from aioresults.async_result import AsyncResult
-from aioresults.backend import AMQPBackend
-from aioresults.errors import (
-    AccessRefused,
-    AioResultsError,
-    BackendClosed,
-    BacklogLimitExceeded,
-    BrokerRefused,
-    BrokerUnavailable,
-    ChannelClosed,
-    ChannelError,
-    ConfigurationError,
-    ContentDisallowed,
-    DecodeError,
-    EncodeError,
-    InequivalentArgument,
-    MessageNacked,
-    MessageReturned,
-    MessageStateError,
-    NotBoundError,
-    NotFound,
-    NotSupported,
-    PreconditionFailed,
-    RemoteError,
-    RemoteTraceback,
-    ResourceLocked,
-    ResultEvicted,
-    ResultForgotten,
-    ResultNotRouted,
-    ResultTimeout,
-    ResultTooLarge,
-    SignatureMismatch,
-    StoreError,
-    TaskRevoked,
-    WrongEventLoop,
-)
-from aioresults.group_result import GroupResult
-from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
-from aioresults.results import Request, ResultMeta
-from aioresults.retry import RetryPolicy
-from aioresults.routing import QueuePerTask, ReplyQueue, ResultStream
-from aioresults.serialization import Serializers
+Each name is written once: ``X as X`` makes it public, and the star passes on what ``aioresults.errors`` lists.
+"""
 
-__all__ = [  # noqa: RUF022  # grouped as a reader looks for them
-    # What users hold
-    "AMQPBackend",
-    "AsyncResult",
-    "GroupResult",
-    "QueuePerTask",
-    "ReplyQueue",
-    "ResultStream",
-    "Request",
-    "ResultMeta",
-    "RetryPolicy",
-    "Serializers",
-    # The nouns of AMQP
-    "Consumer",
-    "Exchange",
-    "Message",
-    "Producer",
-    "Queue",
-    # Errors, as in the tree of aioresults.errors
-    "AioResultsError",
-    "ConfigurationError",
-    "WrongEventLoop",
-    "BrokerUnavailable",
-    "BrokerRefused",
-    "BackendClosed",
-    "ResultTimeout",
-    "ResultForgotten",
-    "ResultEvicted",
-    "StoreError",
-    "ResultNotRouted",
-    "ResultTooLarge",
-    "BacklogLimitExceeded",
-    "EncodeError",
-    "DecodeError",
-    "ContentDisallowed",
-    "SignatureMismatch",
-    "RemoteError",
-    "RemoteTraceback",
-    "TaskRevoked",
-    "NotBoundError",
-    "MessageStateError",
-    "NotSupported",
-    "MessageNacked",
-    "MessageReturned",
-    "ChannelError",
-    "ChannelClosed",
-    "NotFound",
-    "AccessRefused",
-    "ResourceLocked",
-    "PreconditionFailed",
-    "InequivalentArgument",
-]  # fmt: skip
+from aioresults.async_result import AsyncResult as AsyncResult
+from aioresults.backend import AMQPBackend as AMQPBackend
+from aioresults.errors import *  # noqa: F403
+from aioresults.group_result import GroupResult as GroupResult
+from aioresults.messaging import Consumer as Consumer
+from aioresults.messaging import Exchange as Exchange
+from aioresults.messaging import Message as Message
+from aioresults.messaging import Producer as Producer
+from aioresults.messaging import Queue as Queue
+from aioresults.results import Request as Request
+from aioresults.results import ResultMeta as ResultMeta
+from aioresults.retry import RetryPolicy as RetryPolicy
+from aioresults.routing import QueuePerTask as QueuePerTask
+from aioresults.routing import ReplyQueue as ReplyQueue
+from aioresults.routing import ResultStream as ResultStream
+from aioresults.serialization import Serializers as Serializers

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import aioresults
 from aioresults import (
     AMQPBackend,
     AsyncResult,
@@ -33,7 +34,6 @@ from aioresults import (
     ResultStream,
     RetryPolicy,
     Serializers,
-    api,
     states,
 )
 from aioresults.many_results import ManyResults
@@ -53,7 +53,7 @@ BROKER = "docstring-examples"
 async def backend() -> AsyncIterator[Namespace]:
     """Every public name, and an open backend."""
     async with AMQPBackend(f"memory://{BROKER}") as opened:
-        yield {**{name: getattr(api, name) for name in api.__all__}, "backend": opened}
+        yield {**{name: getattr(aioresults, name) for name in aioresults.__all__}, "backend": opened}
     MemoryBroker.forget(BROKER)
 
 
@@ -159,7 +159,7 @@ async def test_every_public_call_has_an_example_that_runs(
 
 
 def test_all_public_classes_are_among_them() -> None:
-    public = {getattr(api, name) for name in api.__all__}
+    public = {getattr(aioresults, name) for name in aioresults.__all__}
     assert {cls for cls in public if not issubclass(cls, Exception)} <= set(SETTINGS)
 
 

@@ -22,7 +22,6 @@ from aioresults.errors import (
     AioResultsError,
     BackendClosed,
     BrokerUnavailable,
-    ConfigurationError,
     PreconditionFailed,
     WrongEventLoop,
 )
@@ -157,18 +156,6 @@ class Runtime:
         if self._state is not State.OPEN:
             raise BackendClosed(f"the backend {self._state.value}")
         self._check_place()
-
-    def check_reads(self) -> None:
-        """Raise unless results can be waited for here, and have a refused connection tried again.
-
-        Raises:
-            ConfigurationError: the backend only stores.
-            BackendClosed, WrongEventLoop: as ``check``.
-        """
-        if not self._reads:
-            raise ConfigurationError("this backend is store_only: it cannot wait for results, and has no reply_to")
-        self.check()
-        self.sessions.ask()
 
     def _check_place(self) -> None:
         if self._loop is None or asyncio._get_running_loop() is self._loop:

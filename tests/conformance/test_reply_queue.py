@@ -25,6 +25,8 @@ from aioresults import (
     ResultTimeout,
     ResultTooLarge,
 )
+from aioresults.events import Dropped, Event
+from aioresults.routing.reply_queue import reader as reader_module
 from aioresults.serialization import ReportCodec
 from aioresults.transport.base import OutgoingMessage, Properties
 from aioresults.transport.memory import MemoryBroker
@@ -433,6 +435,21 @@ class TestPoison:
         assert await caller.wait_for(task_id, timeout=30) == 1
         assert caller.stats()["undecodable"] == 1
         await eventually(lambda: raw.is_ready(caller.reply_to or "", 0))
+
+    async def test_a_named_inbox_keeps_what_cannot_be_read_within_a_bound(
+        self, lab: Lab, worker: AMQPBackend, raw: Raw, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reader_module, "MAX_HELD_BYTES", 3 * (reader_module.HELD_OVERHEAD + 1))
+        events: list[Event] = []
+        caller, task_id = await lab.open(routing=ReplyQueue(new_name()), on_event=events.append), new_id()
+        inbox = caller.reply_to or ""
+        for _ in range(5):
+            await publish(raw, inbox, OutgoingMessage(b"{", Properties("application/json", "utf-8")))
+        await worker.store_result(task_id, 1, request=to(caller))
+        assert await caller.wait_for(task_id, timeout=30) == 1
+        assert [type(event) for event in events].count(Dropped) == 2
+        await caller.close()
+        await eventually(lambda: raw.is_ready(inbox, 3))
 
 
 async def publish(raw: Raw, queue: str, message: OutgoingMessage) -> None:

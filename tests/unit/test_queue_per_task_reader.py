@@ -361,6 +361,23 @@ class TestSettling:
             await bench.consumed("a", 0)
             assert bench.counts("a") == (1, 0)
 
+    async def test_the_queue_of_a_result_stays_for_another_task_that_reports_as_it_is_taken(self) -> None:
+        for turns in range(6):
+            async with working() as bench:
+                waiter = bench.wait("a")
+                await bench.consumed("a")
+                await bench.publish("a", "a SUCCESS")
+                await waiter
+                publishing = asyncio.create_task(bench.publish("a", "other SUCCESS"))
+                while bench.counts("a") == (0, 1):
+                    await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                waiter.take()
+                await publishing
+                await eventually(lambda: not bench.reader.has_to_delete)
+                assert bench.counts("a") == (1, 0)
+
     async def test_two_waits_for_one_queue_are_refused(self) -> None:
         async with working() as bench:
             bench.overrides.queue_of = lambda task_id: Queue("shared")

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -71,7 +71,7 @@ class SubscriptionState(Enum):
 class Subscription:
     """The consumer of one task's queue, and the deliveries that are not settled yet."""
 
-    __slots__ = ("consumer", "is_shared", "message", "meta", "set_aside", "state", "task_id")
+    __slots__ = ("consumer", "message", "meta", "set_aside", "state", "task_id")
 
     def __init__(self, task_id: str, consumer: Consumer) -> None:
         self.task_id: str = task_id
@@ -82,8 +82,6 @@ class Subscription:
         self.message: Message | None = None
         #: What else has to return to the queue when the consumer is closed; earlier it would come straight back.
         self.set_aside: tuple[Message, ...] = ()
-        #: Whether the queue holds reports of another task, too.
-        self.is_shared: bool = False
 
     def requeue(self) -> None:
         """Return to the queue what nobody has taken."""
@@ -323,10 +321,18 @@ class QueuePerTaskReader(Reader):
         """Delete the queue of a result that was taken, unless another task has reports in it."""
         if subscription is not None:
             await self._cancel(queue, subscription)
-            if subscription.is_shared:
+            if self._is_shared(subscription):
                 subscription.requeue()
                 return
         await session.run(lambda channel: queue(channel).delete())
+
+    def _is_shared(self, subscription: Subscription) -> bool:
+        """Whether what has come from a queue holds reports of another task, too."""
+        for message in subscription.set_aside:
+            with suppress(DecodeError):
+                if self.parts.codec.read(message).task_id != subscription.task_id:
+                    return True
+        return False
 
     async def _release(self, queue: Queue, subscription: Subscription) -> None:
         """Stop consuming a queue that nobody waits for, and return what nobody took."""
@@ -385,7 +391,6 @@ class QueuePerTaskReader(Reader):
             self.refuse(error, dropped=False)
             return
         if meta.task_id != subscription.task_id:
-            subscription.is_shared = True
             subscription.set_aside += (message,)
             shared = shared_queue(message.queue or "", subscription.task_id, meta.task_id)
             self.waiters.fail(subscription.task_id, shared)

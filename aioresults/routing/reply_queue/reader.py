@@ -23,8 +23,9 @@ logger: Final = logging.getLogger("aioresults")
 PREFETCH: Final = 100
 #: Of a named inbox any number: those that cannot be read here are kept unacknowledged, and must not stop the others.
 ANY_NUMBER: Final = 0
-#: Bytes of messages that cannot be read here and are kept for another process.
+#: Bytes of messages that cannot be read here and are kept for another process, and what each takes besides its body.
 MAX_HELD_BYTES: Final = 64 * 2**20
+HELD_OVERHEAD: Final = 1024
 
 
 class ReplyQueueReader(SingleQueueReader):
@@ -116,10 +117,10 @@ class ReplyQueueReader(SingleQueueReader):
         """
         self.acknowledge()  # what came before it; from here on, one for all would acknowledge this as well
         self._held.append(message)
-        self._held_bytes += len(message.body)
+        self._held_bytes += len(message.body) + HELD_OVERHEAD
         while self._held_bytes > MAX_HELD_BYTES:
             oldest = self._held.popleft()
-            self._held_bytes -= len(oldest.body)
+            self._held_bytes -= len(oldest.body) + HELD_OVERHEAD
             oldest.reject()
             self.parts.events.emit(Dropped(None, f"more than {MAX_HELD_BYTES} bytes of the inbox cannot be read here"))
 

@@ -568,8 +568,8 @@ class AMQPBackend:
         Args:
             timeout: seconds; None for no limit, 0 for one look.
 
-        Errors and cancellation: as ``wait_for``, without the task's own. What this process took before is not looked
-        at. Celery: ``AMQPBackend.consume``.
+        A result that this process took before does not count. Errors and cancellation: as ``wait_for``, but an error of
+        the task is not raised. Celery: ``AMQPBackend.consume``.
         """
         # Not shared with wait_for: one more coroutine would cost each wait 230 bytes.
         reader, limit = self._reading().reader, validation.timeout(timeout)

@@ -5,7 +5,7 @@ start, for its plug-in, and the AMQP libraries take a fifth of a second to load.
 
 These modules are public as well, with the names in their ``__all__``. All others may change without notice.
 
-- ``states``, ``errors``, ``events``: what reports, exceptions and ``on_event`` hold;
+- ``results``, ``states``: what a report holds; ``errors``, ``events``: what is raised, and what ``on_event`` receives;
 - ``messaging``: exchanges, queues, producers, consumers; ``transport``: the channel they use;
 - ``routing``, ``serialization``: for routings and serializers of your own;
 - ``transport.memory``: the broker behind ``memory://``, for tests;

@@ -92,7 +92,7 @@ def _routing(name: str) -> Routing:
 
 
 def _broker(conf: Any, own: str | None) -> str | list[str]:
-    """Return the URL of the broker, or the URLs of its nodes; Celery's AMQP backends store where tasks go."""
+    """Return the URL of the broker, or those of its nodes; Celery's AMQP backends store where the tasks are."""
     configured = own or getattr(conf, "broker_url", None) or "amqp://"
     urls = configured.split(";") if isinstance(configured, str) else list(configured)
     if not own and getattr(conf, "broker_use_ssl", None):
@@ -107,7 +107,7 @@ def _translated(url: str) -> str:
     if not separator:
         raise ConfigurationError(_NO_SCHEME.format("broker_url"))
     if scheme not in _SCHEMES:
-        raise ConfigurationError(f"broker_url begins with {scheme!r}: RabbitMQ has {', '.join(_SCHEMES)}")
+        raise ConfigurationError(f"broker_url begins with {scheme!r}: RabbitMQ needs one of {', '.join(_SCHEMES)}")
     return f"{_SCHEMES[scheme]}://{rest or 'localhost//'}"
 
 

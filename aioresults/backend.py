@@ -37,8 +37,7 @@ from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, Routing, RoutingOptions
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, checked
 from aioresults.runtime import Runtime, RuntimeSettings
-from aioresults.serialization import ReportCodec, Serializers
-from aioresults.serialization.conversion import convert
+from aioresults.serialization import ReportCodec, Serializers, convert
 from aioresults.sessions.outbox import PendingStore
 from aioresults.sessions.sessions import Session
 from aioresults.transport import Channel, transport_for
@@ -109,6 +108,7 @@ class AMQPBackend:
     Celery: ``celery.backends.amqp.AMQPBackend``.
     """
 
+    # For subclasses to replace, as in Celery: the classes of AMQP's nouns, and defaults
     BacklogLimitExceeded: ClassVar[type[errors.BacklogLimitExceeded]] = errors.BacklogLimitExceeded
     Consumer: type[messaging.Consumer] = messaging.Consumer
     Exchange: type[messaging.Exchange] = messaging.Exchange
@@ -197,10 +197,14 @@ class AMQPBackend:
             backend = AMQPBackend.from_app(app, expires=3600)
 
         Args:
-            app: a Celery application, or any object with its ``conf``. Three groups of settings are read:
-                ``result_backend`` decides the routing: ``rpc://``, ``amqp://``, ``celery_amqp_backend.AMQPBackend://``,
-                or this package's plug-in with its ``result_backend_transport_options``. ``broker_url`` decides the
-                broker. ``accept_content`` and the other ``result_*`` settings mean what their names say.
+            app: a Celery application, or any object with its ``conf``. Its settings:
+
+                - ``result_backend`` decides the routing: ``rpc://``, ``amqp://``,
+                  ``celery_amqp_backend.AMQPBackend://``, or this package's plug-in with its
+                  ``result_backend_transport_options``;
+                - ``broker_url`` decides the broker;
+                - ``accept_content`` and the other ``result_*`` settings mean what their names say.
+
             overrides: parameters of ``AMQPBackend`` that replace what the application says.
 
         Raises:
@@ -564,8 +568,8 @@ class AMQPBackend:
         Args:
             timeout: seconds; None for no limit, 0 for one look.
 
-        Errors and cancellation: as ``wait_for``, without the task's own. What this process took before is not looked
-        at. Celery: ``AMQPBackend.consume``.
+        A result that this process took before does not count. Errors and cancellation: as ``wait_for``, but an error of
+        the task is not raised. Celery: ``AMQPBackend.consume``.
         """
         # Not shared with wait_for: one more coroutine would cost each wait 230 bytes.
         reader, limit = self._reading().reader, validation.timeout(timeout)

@@ -192,6 +192,10 @@ class Evicted(Event):
         return f"evicted the unclaimed result of task {self.task_id!r} to make room ({self.count} so far)"
 
 
+def _report_of(task_id: str | None) -> str:
+    return "a message" if task_id is None else f"a report of task {task_id!r}"
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable(Event):
     """A report that this process cannot read was left where it is; a wait for its task ends with the ``DecodeError``.
@@ -204,7 +208,7 @@ class Unreadable(Event):
     reason: str
 
     def __str__(self) -> str:
-        return f"left a report of task {self.task_id!r} in place, which this process cannot read: {self.reason}"
+        return f"cannot read {_report_of(self.task_id)}, left it in place: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,7 @@ class Dropped(Event):
     reason: str
 
     def __str__(self) -> str:
-        return f"dropped an unreadable report of task {self.task_id!r}: {self.reason}"
+        return f"cannot read {_report_of(self.task_id)}, dropped it: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from aioresults import states
 
+__all__ = ["Request", "ResultMeta", "walk_children"]
+
 #: What nearly every report holds besides its fields. Shared, because a dict for each report would cost 64 bytes and
 #: make the garbage collector, whose work grows with what is kept, run more often.
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -136,6 +138,11 @@ _END: Final = object()
 
 def walk_children(children: Any) -> Iterator[str]:
     """Yield the id of every task and group in ``children``, each once, a group before its members.
+
+    Example::
+
+        meta = ResultMeta("task", "SUCCESS", children=[[["child", None], None]])
+        assert list(walk_children(meta.children)) == ["child"]
 
     Terminates on any value: a retried task names itself as its child, and entries of another shape are skipped.
     """

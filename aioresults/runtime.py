@@ -70,7 +70,6 @@ class RuntimeSettings:
     rpc_timeout: float
 
     def __post_init__(self) -> None:
-        validation.intervals("unroutable_policy", self.unroutable_policy)
         validation.count("max_cached_results", self.max_cached_results)
         validation.count("max_unclaimed_results", self.max_unclaimed_results, 1)
         validation.count("max_unclaimed_bytes", self.max_unclaimed_bytes, 1)

@@ -24,7 +24,7 @@ def convert(value: Any, type: Any) -> Any:
 
         from dataclasses import dataclass
 
-        from aioresults.serialization.conversion import convert
+        from aioresults.serialization import convert
 
         @dataclass
         class Point:

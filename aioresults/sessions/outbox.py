@@ -1,17 +1,22 @@
 """What waits to be published: coalesced, confirmed, retried, in order.
 
-Each destination has a queue with one publish in flight. Reports that come meanwhile wait in it and, where the
-destination is an inbox of ours, go out together as one message: that is why this is fast. There is no timer: a lone
-report leaves at once. While one is in flight a few more may be pipelined, each of another task, since a caller's next
-request can be faster than the confirm of its last. Of a task there is one publish in flight, so a retry cannot reorder
-its reports; and a destination that fails holds up no other. A queue exists only while it has something to send.
+Each destination has a queue with one publish in flight. Reports that arrive meanwhile wait in the queue. Where the
+destination is an inbox of ours, they leave together as one message: that makes publishing fast. There is no timer: a
+lone report leaves at once.
 
-A publish is mandatory and confirmed. When the broker returns it because there is no queue, the queue is declared where
-the routing has one for the task (measured, that is faster than declaring first). Otherwise the destination is not there
-yet, or no more, and is tried again by a policy of its own, with a single report to probe. What fails for a reason that
-may pass is tried again by the retry policy. A publish that is not answered at all (the broker blocks publishers, a
-quorum queue has lost its majority) fails its callers after as long as that policy lasts, and is waited for further:
-sent again, it would only arrive twice.
+While one publish is in flight a few more may be pipelined, each of another task, because a caller's next request can be
+faster than the confirm of its last. Each task has at most one publish in flight, so a retry cannot reorder its reports.
+A failing destination delays no other destination. A queue exists only while it has something to send.
+
+A publish is mandatory and confirmed. There are three ways to fail:
+
+- The broker returns it, because there is no queue. If the routing has a queue for the task, that queue is declared
+  (measured: faster than declaring first). Otherwise the destination is missing, and is retried by a policy of its own,
+  with a single report as a probe.
+- It fails for a reason that may pass: the retry policy applies.
+- It gets no answer at all (the broker blocks publishers, a quorum queue has lost its majority): its callers fail after
+  the duration of the retry policy. The publish itself is awaited further, because sending it again would only deliver
+  it twice.
 """
 
 from __future__ import annotations
@@ -43,12 +48,12 @@ from aioresults.serialization.report_codec import ReportCodec
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.transport.broker_errors import message_size_limit
 
-#: A batch is bounded by count and bytes: more saves nothing, and delays the first of its reports.
+#: A batch is bounded by count and bytes: a larger one saves nothing, and delays its first report.
 MAX_BATCH_COUNT: Final = 300
 MAX_BATCH_BYTES: Final = 1024 * 1024
-#: Lone reports in flight to one routing key, beside the first. A confirm takes as long as a caller's next request.
+#: Lone reports in flight to one routing key, besides the first: a confirm takes as long as a caller's next request.
 MAX_PIPELINED: Final = 3
-#: Reports that may wait, for one destination and for all together; beyond, stores wait to be let in.
+#: Reports that may wait, for one destination and for all together. Further stores wait to be admitted.
 MAX_WAITING: Final = 10_000
 MAX_TOTAL: Final = 50_000
 
@@ -58,30 +63,31 @@ class Destinations(Protocol):
 
     @property
     def exchange(self) -> str:
-        """The name of the exchange that everything is published to."""
+        """The name of the exchange to which everything is published."""
 
     def coalesces(self, routing_key: str) -> bool:
         """Whether many reports for this routing key may travel in one message."""
 
     def queues_for(self, task_id: str) -> Sequence[Queue]:
-        """Return the queues to declare when a report of a task finds none; none where somebody else declares them."""
+        """Return the queues to declare when a report of a task finds none; empty if another process declares them."""
 
     async def declare(self, session: Session) -> None:
         """Declare the exchange again: a publish did not find it."""
 
     async def published(self, session: Session, task_id: str) -> None:
-        """A report of a task was published to a queue that was there before."""
+        """A report of a task was published to a queue that already existed."""
 
 
 class PendingStore(asyncio.Future[Any], Coroutine[Any, Any, Any]):
     """One report on its way to the broker: what ``store_result`` returns.
 
-    Resolves to the result that was stored when the broker has confirmed it; cancelled, it is withdrawn if unsent.
+    It resolves to the stored result when the broker has confirmed the report. If it is cancelled, an unsent report is
+    withdrawn.
 
-    The report is on its way before anybody awaits this, so a thousand stores need no thousand tasks (measured: a task
-    with its coroutine costs as much as all the rest of a store). ``asyncio.gather``, ``wait_for``, ``shield`` and
-    ``ensure_future`` take it as the future that it is. It is a coroutine besides, because ``asyncio.create_task`` and
-    task groups take nothing else.
+    The report is on its way before this is awaited, so a thousand stores need no thousand tasks (measured: a task with
+    its coroutine costs as much as all the rest of a store). It is a future, which ``asyncio.gather``, ``wait_for``,
+    ``shield`` and ``ensure_future`` accept. It is also a coroutine, because ``asyncio.create_task`` and task groups
+    accept nothing else.
     """
 
     __slots__ = ("_steps", "correlation_id", "document", "task_id", "value")
@@ -95,12 +101,12 @@ class PendingStore(asyncio.Future[Any], Coroutine[Any, Any, Any]):
         self._steps: Generator[Any, None, Any] | None = None
 
     def confirm(self) -> None:
-        """Tell the caller, if there still is one, that the report is stored."""
+        """Tell the caller, if it still waits, that the report is stored."""
         if not self.done():
             self.set_result(self.value)
 
     def fail(self, error: BaseException) -> None:
-        """Tell the caller, if there still is one, what went wrong."""
+        """Tell the caller, if it still waits, what went wrong."""
         if not self.done():
             self.set_exception(error)
 
@@ -116,11 +122,11 @@ class PendingStore(asyncio.Future[Any], Coroutine[Any, Any, Any]):
         return self._steps
 
     def send(self, value: Any) -> Any:
-        """Take the next step of the task that wraps this."""
+        """Take the next step of the task around this."""
         return self._step().send(value)
 
     def throw(self, *error: Any) -> Any:
-        """End with ``error``, which for a task that is cancelled is ``CancelledError``."""
+        """End with ``error``; when the task around this is cancelled, that is ``CancelledError``."""
         self.cancel()
         return self._step().throw(*error)
 
@@ -130,7 +136,7 @@ class PendingStore(asyncio.Future[Any], Coroutine[Any, Any, Any]):
 
 
 class PublishQueue:
-    """What goes to one routing key: the batch in flight, and what waits behind it."""
+    """What goes to one routing key: the batch in flight, and the reports behind it."""
 
     __slots__ = ("coalesces", "in_flight", "is_retrying", "message", "routing_key", "task", "timer", "waiting")
 
@@ -139,9 +145,9 @@ class PublishQueue:
         self.coalesces: bool = coalesces
         self.waiting: deque[PendingStore] = deque()
         self.in_flight: list[PendingStore] = []
-        #: Whether what is in flight has failed before.
+        #: Whether the batch in flight has failed before.
         self.is_retrying: bool = False
-        #: What is in flight, as it is published; published again, it is known by its id.
+        #: The message in flight; its id marks it as the same one when it is published again.
         self.message: OutgoingMessage | None = None
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -150,7 +156,7 @@ class PublishQueue:
         return len(self.waiting) + len(self.in_flight)
 
     def can_pipeline(self, task_id: str) -> bool:
-        """Whether all there is here is one report in flight, of another task, that has not failed."""
+        """Whether this holds nothing but one report in flight, of another task, that has not failed."""
         return (
             len(self.in_flight) == 1
             and not self.waiting
@@ -159,9 +165,9 @@ class PublishQueue:
         )
 
     def load(self, max_bytes: int, pipelined: Container[str] = ()) -> int:
-        """Put the next batch in flight; return how many reports were withdrawn, their callers having left.
+        """Put the next batch in flight; return how many reports were withdrawn because their callers left.
 
-        The batch ends before a report of a task in ``pipelined``, which may leave it empty.
+        The batch ends before a report of a task in ``pipelined``; it may then be empty.
         """
         batch: list[PendingStore] = []
         size, most = 0, MAX_BATCH_COUNT if self.coalesces else 1
@@ -179,7 +185,7 @@ class PublishQueue:
         return before - len(waiting) - len(batch)
 
     def withdraw(self) -> int:
-        """Take out of flight the reports whose callers have left; return how many."""
+        """Take the reports whose callers have left out of flight; return how many."""
         kept = [report for report in self.in_flight if not report.done()]
         withdrawn = len(self.in_flight) - len(kept)
         if withdrawn:
@@ -187,7 +193,7 @@ class PublishQueue:
         return withdrawn
 
     def unload(self, keep: int) -> None:
-        """Leave the first ``keep`` reports in flight, and let the others wait again, in order."""
+        """Leave the first ``keep`` reports in flight, and put the others back in front of the queue, in order."""
         if keep < len(self.in_flight):
             self.waiting.extendleft(reversed(self.in_flight[keep:]))
             self.in_flight, self.message = self.in_flight[:keep], None
@@ -207,16 +213,16 @@ def _not_stored(reports: Sequence[PendingStore]) -> BrokerUnavailable:
 
 
 class Outbox:
-    """Publishes reports, and says when the broker has them.
+    """Publishes reports, and tells when the broker has confirmed them.
 
     Args:
-        sessions: where the current session is found.
-        codec: makes messages of documents.
-        destinations: where reports go.
-        events: is told of destinations that are not there.
+        sessions: has the current session.
+        codec: turns documents into messages.
+        destinations: tells where reports go.
+        events: told of missing destinations.
         policy: the waits between attempts.
-        unroutable: seconds between attempts at a destination that is not there.
-        producer: the class of what publishes.
+        unroutable: seconds between attempts at a missing destination.
+        producer: the class that publishes.
     """
 
     def __init__(
@@ -234,7 +240,7 @@ class Outbox:
         self._sessions = sessions
         self._producer = producer()
         self._codec = codec
-        #: Message ids of this process: drawn here, so that a fork copies none.
+        #: The prefix of this lifetime's message ids: drawn here, so that a fork copies none.
         self._writer = uuid4().hex
         self._numbers = itertools.count(1)
         self._destinations = destinations
@@ -242,13 +248,13 @@ class Outbox:
         self._policy = policy
         self._unroutable = unroutable
         longest = policy.longest()
-        #: Seconds that a publish may go unanswered.
+        #: Seconds that a publish may remain unanswered.
         self._confirm_timeout = None if longest is None else longest + sessions.rpc_timeout
         self._queues: dict[str, PublishQueue] = {}
-        #: By routing key and task: lone reports in flight beside the one in the queue.
+        #: By routing key and task: lone reports in flight besides the one in the queue.
         self._pipelined: dict[str, dict[str, PublishQueue]] = {}
         self._total = 0
-        # Ordered, because a dict that loses its first keys is slow to find the next.
+        # Ordered, because a plain dict that lost its first keys is slow to find the next.
         self._blocked: OrderedDict[str, deque[PendingStore]] = OrderedDict()
         self._max_bytes = MAX_BATCH_BYTES
         self.stored: int = 0
@@ -258,20 +264,20 @@ class Outbox:
         self.not_routed: int = 0
 
     def __len__(self) -> int:
-        """How many reports are not confirmed yet."""
+        """Return how many reports are not confirmed yet."""
         return self._total
 
     def put(self, routing_key: str, report: PendingStore) -> None:
-        """Queue a report, which is told when the broker has confirmed it, or one of these:
+        """Queue a report; later it is confirmed, or fails with one of these:
 
         ResultNotRouted, ResultTooLarge: it cannot be stored.
-        BrokerUnavailable: not within the retry policy; the last error is its cause.
+        BrokerUnavailable: it was not confirmed within the retry policy; the last error is the cause.
         ChannelError: the broker refused the queue or the publish.
-        BackendClosed: the outbox was stopped before.
+        BackendClosed: the outbox was stopped first.
 
-        Beyond the limits it waits to be let in; those for one routing key get in in the order they came.
+        Beyond the limits the report waits to be admitted; reports for one routing key are admitted in order.
         """
-        if self._total < min(MAX_WAITING, MAX_TOTAL) and not self._blocked:  # as nearly always
+        if self._total < min(MAX_WAITING, MAX_TOTAL) and not self._blocked:  # nearly always
             self._enter(routing_key, report)
         elif routing_key in self._blocked or self._total >= MAX_TOTAL or self._length(routing_key) >= MAX_WAITING:
             self._blocked.setdefault(routing_key, deque()).append(report)
@@ -292,7 +298,7 @@ class Outbox:
         queue.waiting.append(report)
 
     def _begin(self, queue: PublishQueue, running: Coroutine[Any, Any, None]) -> None:
-        # Not by the loop's task factory: a queue that begins at once (eager tasks) would find nothing to send.
+        # Not through the loop's task factory: an eager task would start at once and find nothing to send.
         queue.task = asyncio.Task(running, loop=asyncio.get_running_loop())
 
     def _queues_to(self, routing_key: str) -> Iterator[PublishQueue]:
@@ -304,7 +310,7 @@ class Outbox:
         return sum(map(len, self._queues_to(routing_key)))
 
     def _admit(self, count: int) -> None:
-        """Let in as many as have left, except into a queue that is full; few can be, since the total is bounded."""
+        """Admit as many reports as have left, except into full queues; they are few, as the total is bounded."""
         emptied = []
         for routing_key, reports in self._blocked.items():
             room = min(count, MAX_WAITING - self._length(routing_key))
@@ -360,7 +366,7 @@ class Outbox:
         try:
             await self._deliver(queue)
         except MessageReturned:
-            # What waits behind has shared the attempts.
+            # The reports behind have shared the attempts.
             queue.in_flight += queue.waiting
             queue.waiting.clear()
             self.not_routed += len(queue.in_flight)
@@ -378,14 +384,14 @@ class Outbox:
         self._release(settled)
 
     def _abandon(self, queue: PublishQueue) -> None:
-        """Fail what a queue that was stopped leaves behind."""
+        """Fail the reports that a stopped queue leaves behind."""
         left = [*queue.in_flight, *queue.waiting]
         for report in left:
             report.fail(BackendClosed("the backend was closed before the result was confirmed"))
         self._release(len(left))
 
     async def _deliver(self, queue: PublishQueue) -> None:
-        """Publish what is in flight, again and again as the policies say; what is too much for it waits again."""
+        """Publish what is in flight, with retries as the policies say; an oversized batch is split."""
         delays: Iterator[float] | None = None
         absent: Iterator[float] | None = None
         while True:
@@ -420,7 +426,7 @@ class Outbox:
                 return None
 
     async def _pause(self, delay: float) -> None:
-        """Wait ``delay`` seconds, less when a lost session is followed by a new one meanwhile."""
+        """Wait ``delay`` seconds, or less if a new session follows a lost one."""
         if self._sessions.current is not None:
             await asyncio.sleep(delay)
             return
@@ -429,11 +435,11 @@ class Outbox:
         except BrokerRefused:
             raise
         except BrokerUnavailable:
-            pass  # the next attempt says so too
+            pass  # the next attempt reports it, too
 
     async def _publish(self, queue: PublishQueue) -> None:
-        """Publish what is in flight once; twice when there is no queue for it, and one that can be declared."""
-        # Without a session there is nothing to wait for but the next one, and that is what the delays are.
+        """Publish what is in flight once; twice if its queue is missing and can be declared."""
+        # Without a session there is only the next one to wait for, and the delays do that.
         session = self._sessions.current or await self._sessions.wait(0)
         task_id = queue.in_flight[0].task_id
         try:
@@ -452,7 +458,7 @@ class Outbox:
             return
         try:
             await self._publish_once(session, queue)
-        except MessageReturned as error:  # deleted since it was declared
+        except MessageReturned as error:  # deleted after it was declared
             raise ChannelClosed(error.reply_code, error.reply_text) from None
 
     async def _publish_once(self, session: Session, queue: PublishQueue) -> None:
@@ -470,7 +476,7 @@ class Outbox:
         except PreconditionFailed as error:
             limit = message_size_limit(error.reply_text)
             if limit is None or len(message.body) <= limit:
-                # The channel was closed by another publish on it, which fails with the same words.
+                # Another publish on this channel closed it, and failed with the same words.
                 raise ChannelClosed(error.reply_code, error.reply_text) from error
             if len(queue.in_flight) == 1:
                 raise ResultTooLarge(queue.in_flight[0].task_id, len(message.body), limit) from error
@@ -484,7 +490,7 @@ class Outbox:
             message = self._codec.single(batch[0].correlation_id, batch[0].document)
         else:
             message = self._codec.batch([(report.task_id, report.document) for report in batch])
-        # Here and not in the transport, so that it stays the same when the message is published again.
+        # Set here, not in the transport, so that it stays the same when the message is published again.
         message.properties.message_id = f"{self._writer}.{next(self._numbers)}"
         return message
 
@@ -494,7 +500,7 @@ class Outbox:
             queue.timer = loop.call_later(self._confirm_timeout, self._confirm_is_late, queue, waiting)
 
     def _confirm_is_late(self, queue: PublishQueue, waiting: int) -> None:
-        """Fail what is in flight without an answer, and the first ``waiting`` reports behind it."""
+        """Fail the unanswered reports in flight, and the first ``waiting`` reports behind them."""
         session = self._sessions.current
         blocked = f": the broker blocks publishers, {session.blocked}" if session and session.blocked else ""
         for report in (*queue.in_flight, *itertools.islice(queue.waiting, waiting)):
@@ -508,7 +514,7 @@ class Outbox:
         self._start_confirm_timer(queue, len(queue.waiting))
 
     async def flush(self) -> None:
-        """Return when everything that was stored so far, and whose caller waits, is confirmed or has failed."""
+        """Return when every report so far whose caller waits is confirmed or has failed."""
         while pending := [report for report in self._reports_left() if not report.done()]:
             await asyncio.gather(*map(asyncio.shield, pending), return_exceptions=True)
 
@@ -522,7 +528,7 @@ class Outbox:
             yield from self._queues_to(routing_key)
 
     async def stop(self) -> None:
-        """Give up what is not confirmed: those who wait for it, or to be let in, get ``BackendClosed``."""
+        """Give up what is not confirmed: its callers get ``BackendClosed``."""
         blocked = [*itertools.chain.from_iterable(self._blocked.values())]
         self._blocked.clear()
         for report in blocked:

@@ -1,10 +1,10 @@
 """Live sessions with the broker, one after another.
 
-A session lasts from connect to loss; a reconnect is the next session. Whatever belongs to a session dies with it;
-whatever must survive (waits, unsent reports) lives outside and looks at ``Sessions.current``.
+A session lasts from connect to loss; a reconnect is the next session. Whatever belongs to a session dies with it.
+Whatever must survive (waits, unsent reports) lives outside and looks at ``Sessions.current``.
 
-Reconnecting never gives up: at once, then up to a second apart with jitter. When the broker refuses us for good
-(credentials, vhost, TLS, our own declarations), nothing is tried until somebody asks again.
+Reconnecting never gives up: the first attempt is immediate, later ones are up to a second apart with jitter. When the
+broker refuses this client for good (credentials, vhost, TLS, a declaration), nothing is tried until a call asks again.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ T = TypeVar("T")
 
 #: Seconds between two attempts to connect, at the most.
 RECONNECT_INTERVAL: Final = 1.0
-#: Seconds between two looks at the clock. A lag may be longer than what was seen of it by as much.
+#: Seconds between two looks at the clock. A lag may be longer than measured by up to as much.
 LAG_INTERVAL: Final = 1.0
-#: A lag that ended longer ago than this has nothing to do with a loss now, in seconds.
+#: Seconds after which a past lag no longer explains a loss.
 RECENT_LAG: Final = 10.0
-#: Shorter lags are the daily business of a busy loop, in seconds.
+#: Seconds; shorter lags are normal in a busy loop.
 NOTABLE_LAG: Final = 1.0
 
 
 class SessionOwner(Protocol):
-    """Whoever uses the sessions."""
+    """The user of the sessions."""
 
     async def prepare(self, session: Session) -> None:
-        """Declare what must exist before anyone uses a new session.
+        """Declare what must exist before a new session is used.
 
-        An error that is not ``BrokerUnavailable`` or ``ChannelClosed`` counts as being refused for good.
+        An error other than ``BrokerUnavailable`` or ``ChannelClosed`` counts as a refusal for good.
         """
 
     def refused(self, error: AioResultsError) -> None:
-        """The broker refuses us, and trying again does not help."""
+        """The broker refuses this client, and trying again does not help."""
 
 
 class Session:
-    """One live connection to the broker; two of them, when something is consumed.
+    """One live connection to the broker, or two where something is consumed.
 
-    A connection that publishes is blocked by the broker's alarms, and its RPCs with it, so what is consumed has a
-    connection of its own.
+    The broker's alarms block a connection that publishes, and its RPCs with it. Consumers therefore have a connection
+    of their own.
 
     Args:
-        sessions: what this is one of; is told when it is lost, and when the broker blocks it.
-        connections: one to publish, and one to consume if anything is; a further one is added when it is needed.
+        sessions: owns this session; told when it is lost, and when the broker blocks it.
+        connections: one to publish, and one to consume if anything is consumed; one more is added when it is needed.
     """
 
     def __init__(self, sessions: Sessions, connections: list[Connection]) -> None:
@@ -73,7 +73,7 @@ class Session:
         self._opening = asyncio.Lock()
         self._opening_apart = asyncio.Lock()
         self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
-        #: Why the broker blocks what is published here; None when it does not.
+        #: Why the broker blocks publishers; None while it does not.
         self.blocked: str | None = None
         for connection in connections:
             connection.on_close(self._on_close)
@@ -97,7 +97,7 @@ class Session:
         self._clock_timer = self._loop.call_at(self._due, self._note_lag)
 
     def _note_lag(self) -> None:
-        """Note how late this was called, and have it called again."""
+        """Measure how late this call is, and schedule the next one."""
         now = self._loop.time()
         lag = now - self._due
         if lag >= NOTABLE_LAG and (lag >= self._worst_lag or now - self._lag_ended > RECENT_LAG):
@@ -106,21 +106,21 @@ class Session:
         self._look_at_the_clock()
 
     def recent_lag(self) -> float:
-        """Return the longest time in seconds that the event loop stood still, just now or within ``RECENT_LAG``.
+        """Return the longest time that the event loop was blocked within the last ``RECENT_LAG`` seconds, in seconds.
 
-        That is the usual cause of a connection that is lost for want of heartbeats.
+        That is the usual cause of a connection that is lost for lack of heartbeats.
         """
         self._note_lag()
         return self._worst_lag if self._loop.time() - self._lag_ended <= RECENT_LAG else 0.0
 
     @property
     def publisher(self) -> Channel | None:
-        """The channel with confirms that all publishing shares; None when ``open_publisher`` has to be called."""
+        """The channel with confirms that all publishing shares; None when ``open_publisher`` must be called."""
         channel = self._publisher
         return None if channel is None or channel.is_closed else channel
 
     async def open_publisher(self) -> Channel:
-        """Return the channel that all publishing shares, a new one when the last was closed."""
+        """Return the channel that all publishing shares; open a new one if the last was closed."""
         async with fail_after(self._rpc_timeout), self._opening:
             channel = self.publisher
             if channel is None:
@@ -128,14 +128,14 @@ class Session:
             return channel
 
     def replace_publisher(self, channel: Channel) -> None:
-        """Have what is published from now on go over another channel than this one, on which a publish was refused.
+        """Publish over another channel from now on: the broker refused a publish on this one.
 
-        RabbitMQ 3.10 refuses on one channel, for ever, what goes to a quorum queue whose leader was lost when the
-        channel first published there; on a new channel it knows the new leader.
+        RabbitMQ 3.10 refuses, for ever on one channel, every publish to a quorum queue whose leader was lost after the
+        channel first published there. On a new channel it knows the new leader.
         """
         if self._publisher is channel:
             self._publisher = None
-            # Later, because others may wait for their confirms on it.
+            # Later, because other publishes may await their confirms on it.
             asyncio.get_running_loop().call_later(self._rpc_timeout, self._close_later, channel)
 
     def _close_later(self, channel: Channel) -> None:
@@ -144,29 +144,29 @@ class Session:
         closing.add_done_callback(self._closing.discard)
 
     async def consumer(self, prefetch_count: int) -> Channel:
-        """Open a channel for consumers of at most ``prefetch_count`` unacknowledged messages each."""
+        """Open a channel for consumers, each with at most ``prefetch_count`` unacknowledged messages."""
         async with fail_after(self._rpc_timeout):
             channel = await self._consuming.channel()
             await channel.basic_qos(prefetch_count)
         return channel
 
     async def run(self, operation: Callable[[Channel], Awaitable[T]], *, publishing: bool = False) -> T:
-        """Run an operation with a channel of its own, on the connection that publishes if so asked."""
+        """Run an operation on a channel of its own; with ``publishing``, on the connection that publishes."""
         return await (self._publish_pool if publishing else self._consume_pool).run(operation)
 
     async def channel(self) -> Channel:
-        """Open a channel for the user's own work, on a connection apart: what goes wrong there disturbs nothing."""
+        """Open a channel for the user's own work, on a separate connection: an error there disturbs nothing else."""
         async with fail_after(self._rpc_timeout), self._opening_apart:
             if self._apart is None or self._apart.is_closed:
                 self._apart = await self._sessions.transport.connect()
                 self._connections.append(self._apart)
-                if self._is_over:  # meanwhile: nobody else will close it
+                if self._is_over:  # closed meanwhile: nothing else would close this connection
                     await self._apart.close()
                     raise BrokerUnavailable("the session is over")
             return await self._apart.channel(confirms=True)
 
     async def close(self) -> None:
-        """Close the connections; they bound how long that takes."""
+        """Close the connections, which limit how long that takes."""
         self._is_over = True
         self._clock_timer.cancel()
         await asyncio.gather(*(connection.close() for connection in self._connections))
@@ -176,12 +176,12 @@ class Sessions:
     """Connects, again and again.
 
     Args:
-        transport: where connections come from.
-        owner: prepares each new session, and is told when the broker refuses us.
-        events: is told of each loss, failure, refusal and success, and when the broker blocks publishers.
-        store_only: no connection to consume.
-        connect_timeout: seconds in which every address is tried: an attempt has its share of them.
-        rpc_timeout: seconds for one operation.
+        transport: opens connections.
+        owner: prepares each new session, and is told when the broker refuses this client.
+        events: told of each loss, failure, refusal and success, and of blocked publishers.
+        store_only: whether there is no connection to consume.
+        connect_timeout: seconds in which every address is tried; each attempt has an equal share.
+        rpc_timeout: seconds that one operation may take.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Sessions:
         rpc_timeout: float,
     ) -> None:
         self.transport: Final = transport
-        #: Where the last attempt led to, without the password.
+        #: The address of the last attempt, without the password.
         self._uri = transport.as_uri()
         self._events = events
         self._owner = owner
@@ -204,15 +204,15 @@ class Sessions:
         self.rpc_timeout: Final = rpc_timeout
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()
-        #: Why the broker refused us; None where it did not, or where another attempt was asked for.
+        #: Why the broker refused this client; None if it did not, or if another attempt was asked for.
         self.refusal: AioResultsError | None = None
         self._end: AioResultsError | None = None
-        #: The session that can be used now; None from the moment it is lost, though it may take seconds to close. An
+        #: The session that can be used now; None from the moment of its loss, even if closing it takes seconds. An
         #: attribute, because every store looks here.
         self.current: Session | None = None
-        #: Why there is no session now.
+        #: The reason why there is no session now.
         self.last_error: AioResultsError = BrokerUnavailable("no attempt to connect has ended yet")
-        #: Sessions so far, failed attempts to connect so far.
+        #: The sessions, and the failed attempts to connect, up to now.
         self.count: int = 0
         self.failures: int = 0
         #: How often the broker blocked publishers.
@@ -221,9 +221,9 @@ class Sessions:
         self._away_since = monotonic()
 
     async def live(self) -> AsyncGenerator[Session, None]:
-        """Yield sessions for ever, the next one when the caller has finished with the last.
+        """Yield sessions for ever; the next one when the caller has finished with the last.
 
-        To be closed with ``aclosing``: a generator that is merely dropped leaves its connection behind.
+        Close it with ``aclosing``: a generator that is merely dropped leaves its connection open.
         """
         self._away_since = monotonic()
         attempt = failed = 0
@@ -239,10 +239,10 @@ class Sessions:
                     await self._refused(error)
                 else:
                     self._failed(error, failed)
-            except ChannelClosed as error:  # a queue whose node is down, a stream that is about to start
+            except ChannelClosed as error:  # for example, a queue on a dead node, or a stream that is starting
                 failed += 1
                 if not is_starting:
-                    is_starting, attempt = True, min(attempt, 1)  # the broker is back, and may be ready soon
+                    is_starting, attempt = True, min(attempt, 1)  # the broker is back and may soon be ready
                 self._failed(BrokerUnavailable(str(error)), failed)
             except AioResultsError as error:
                 failed += 1
@@ -274,7 +274,7 @@ class Sessions:
             return session
         except BaseException as error:
             if opened:
-                self.transport.skip()  # it let us in, and was of no use
+                self.transport.skip()  # this node accepted us but could not be used
             for each in reversed(opened):
                 await each.close()
             if isinstance(error, Exception) and not isinstance(error, AioResultsError):
@@ -297,14 +297,14 @@ class Sessions:
             self.session_blocked(session)
 
     def session_lost(self, session: Session) -> None:
-        """Note that a session can be used no longer."""
+        """Note that a session can no longer be used."""
         if self.current is session:
             self.current = None
 
     def session_blocked(self, session: Session) -> None:
-        """Tell that the broker blocks what a session publishes, or that it takes messages again."""
+        """Report that the broker blocks what a session publishes, or that it accepts messages again."""
         if session is not self.current:
-            return  # nobody uses it yet, or any more
+            return  # not used yet, or no longer
         if session.blocked is None:
             self._events.emit(Unblocked(self._uri, monotonic() - self._blocked_at))
         else:
@@ -337,18 +337,18 @@ class Sessions:
         changed.set()
 
     def ask(self) -> None:
-        """Have the next attempt made now, if the last one was refused."""
+        """Make the next attempt now if the last one was refused."""
         if self.refusal is not None:
             self.last_error = BrokerUnavailable(f"trying again after: {self.refusal}")
             self.refusal = None
         self._asked.set()
 
     async def wait(self, timeout: float | None) -> Session:
-        """Return the current session, or wait for the next one up to ``timeout`` seconds.
+        """Return the current session, or wait up to ``timeout`` seconds for the next one.
 
         Raises:
-            BrokerUnavailable: there is none, for the reason of the last attempt.
-            AioResultsError: the error that the broker refused us with, or the one of ``end``.
+            BrokerUnavailable: there is no session, for the reason of the last attempt.
+            AioResultsError: the broker refused this client with this error, or ``end`` was called with it.
         """
         self.ask()
         with suppress(TimeoutError):
@@ -368,13 +368,13 @@ class Sessions:
 
     @asynccontextmanager
     async def within(self, timeout: float) -> AsyncIterator[Session]:
-        """Give a session, as ``wait`` does, and raise ``BrokerUnavailable`` after ``timeout`` seconds in all."""
+        """Yield a session as ``wait`` does; raise ``BrokerUnavailable`` after ``timeout`` seconds in all."""
         deadline = monotonic() + timeout
         session = await self.wait(timeout)
         async with fail_after(deadline - monotonic()):
             yield session
 
     def end(self, error: AioResultsError) -> None:
-        """Tell those who wait for a session, now and from now on, that none will come."""
+        """Fail all who wait for a session, now and later: there will be none."""
         self.last_error = self._end = error
         self._notify()

@@ -1,1 +1,1 @@
-"""Who waits for which task, and what is remembered of the tasks that nobody waits for: pure logic, no I/O."""
+"""Waits by task, and what is remembered of tasks that nobody waits for: pure logic, no I/O."""

@@ -1,8 +1,8 @@
-"""What one process remembers: reports of tasks that nobody waits for, and the messages that it has dealt with.
+"""What one process remembers: reports of tasks that nobody waits for, and the messages that it has handled.
 
-There may be a hundred thousand of them. So a report is kept as it came, undecoded, where its document is at hand: that
-takes a fraction of the memory, gives the garbage collector next to nothing to go through, and makes a new report for
-each caller, so that no two callers share what they may change.
+There may be a hundred thousand reports. Each is therefore kept as it arrived, undecoded, where its document is at hand.
+That takes a fraction of the memory, leaves the garbage collector next to nothing to visit, and gives each caller a new
+report, so that no two callers share what they may change.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from aioresults.serialization import Document
 
 V = TypeVar("V")
 
-#: A report in the form in which it is kept: its status and its document as one plain tuple of text and bytes, which the
-#: garbage collector leaves alone; or the report itself where there is no document.
+#: The form in which a report is kept: its status and its document as one flat tuple of text and bytes, which the
+#: garbage collector ignores; or the report itself where there is no document.
 Kept: TypeAlias = "tuple[str, str | None, str | None, str | None, bytes] | ResultMeta"
 
-#: Ids of evicted reports that are remembered.
+#: How many ids of evicted reports are remembered.
 MAX_EVICTED: Final = 100_000
-#: Ids of waits that ended without a result that are remembered.
+#: How many task ids are remembered whose waits ended without a result.
 MAX_MISSED: Final = 10_000
-#: Message ids that are remembered, at least; at most twice as many.
+#: How many message ids are remembered at least; at most it is twice as many.
 MAX_MESSAGE_IDS: Final = 10_000
 
 
 class Decoder(Protocol):
-    """What reads the documents that are kept."""
+    """Reads the documents that are kept."""
 
     def decode(self, document: Document) -> ResultMeta:
-        """Return what a document says; raises ``DecodeError``."""
+        """Return the report in a document; raises ``DecodeError``."""
 
 
 class Precedence(Protocol):
-    """What says which of two reports counts."""
+    """Decides which of two reports counts."""
 
     def supersedes(self, new: str, old: str) -> bool:
         """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
 
 
 class Deduplicator:
-    """Remembers the ids of the last messages, in two halves of which the older one goes.
+    """Remembers the ids of the last messages, in two halves of which the older one is dropped.
 
-    A message comes again when its acknowledgement was lost, or when it was published again for want of a confirm.
+    A message is repeated when its acknowledgement was lost, or when it was published again because its confirm was
+    lost.
     """
 
     def __init__(self, remembered: int = MAX_MESSAGE_IDS) -> None:
@@ -61,7 +62,7 @@ class Deduplicator:
         return message_id in self._new or message_id in self._old
 
     def note(self, message_id: str | None) -> None:
-        """Remember a message that was dealt with; one without an id cannot be told from others."""
+        """Remember a handled message; one without an id cannot be told from others."""
         if message_id is not None:
             self._new.add(message_id)
             if len(self._new) >= self._size:
@@ -71,17 +72,21 @@ class Deduplicator:
 class Memory:
     """The reports of tasks that nobody waits for.
 
-    There are three kinds of them: unclaimed ones, which arrived before anybody asked; taken ones, which a caller of
-    this process has; and seen ones, which told something and were not taken. Unclaimed reports are bounded by count,
-    bytes and age, and the oldest go first. The ids of evicted ones are remembered, so that whoever asks for one learns
-    at once what became of it.
+    There are three kinds:
+
+    - unclaimed reports arrived before anybody asked for them;
+    - taken reports are those that a caller of this process has;
+    - seen reports told something, and were not taken.
+
+    Unclaimed reports are bounded by count, bytes and age; the oldest are evicted first. The ids of evicted reports are
+    remembered, so that a caller that asks for one learns at once what happened to it.
 
     Args:
-        precedence: says which report counts.
-        decoder: reads what is kept undecoded.
-        events: is told of results that come late, and of evictions.
-        max_cached: taken reports, and as many seen ones, that are remembered; the least recently used go first.
-        max_unclaimed: unclaimed reports that are kept; None where the broker keeps them.
+        precedence: decides which report counts.
+        decoder: reads the reports that are kept undecoded.
+        events: told of late results and of evictions.
+        max_cached: how many taken reports, and how many seen ones, are remembered; the least recently used go first.
+        max_unclaimed: how many unclaimed reports are kept; None where the broker keeps them.
         max_bytes: bytes of unclaimed reports that are kept.
         max_age: seconds that an unclaimed report is kept; None for no limit.
         clock: seconds on a monotonic clock.
@@ -114,26 +119,26 @@ class Memory:
         self._unclaimed: OrderedDict[str, tuple[Kept, float]] = OrderedDict()
         self._evicted: OrderedDict[str, None] = OrderedDict()
         self._missed: OrderedDict[str, None] = OrderedDict()
-        #: Bytes of unclaimed reports, as they were on the wire.
+        #: The size of all unclaimed reports on the wire, in bytes.
         self.unclaimed_bytes: int = 0
         self.evicted: int = 0
-        #: Results that came when those who had waited for them had left.
+        #: How many results arrived after every wait for them had ended.
         self.late: int = 0
 
     @property
     def cached(self) -> int:
-        """How many taken and seen reports are remembered."""
+        """The number of taken and seen reports."""
         return len(self._taken) + len(self._seen)
 
     @property
     def unclaimed(self) -> int:
-        """How many unclaimed reports are kept."""
+        """The number of unclaimed reports."""
         return len(self._unclaimed)
 
     # Arriving
 
     def keep(self, meta: ResultMeta, document: Document | None) -> bool:
-        """Keep a report that nobody waits for, if that is done here; return whether it says more than what is known."""
+        """Keep a report that nobody waits for, if this is the place; return whether it says more than what is known."""
         if self._max_unclaimed is None:
             return False
         kept = _kept(meta, document)
@@ -173,7 +178,7 @@ class Memory:
             if not crowded and arrived >= oldest_allowed:
                 return
             self._drop(task_id, kept)
-            if _status(kept) in states.READY_STATES:  # of a task that is not ready, a later report says more
+            if _status(kept) in states.READY_STATES:  # a later report will say more of a task that is not ready
                 self._evict(task_id)
 
     def _evict(self, task_id: str) -> None:
@@ -184,13 +189,13 @@ class Memory:
     # Waits that begin and end
 
     def claim(self, task_id: str) -> tuple[ResultMeta, Document | None] | None:
-        """Return what was known of a task before anybody waits for it, if it is not taken yet, or not ready.
+        """Return what was known of a task before anybody waits for it, unless that is ready and taken.
 
-        An unclaimed report is kept no longer.
+        An unclaimed report is then no longer kept.
 
         Raises:
-            ResultEvicted: its result was here and had to make room.
-            DecodeError: it cannot be read.
+            ResultEvicted: the result was here and was evicted to make room.
+            DecodeError: the report cannot be read.
         """
         if self._missed:
             self._missed.pop(task_id, None)
@@ -198,7 +203,7 @@ class Memory:
         if held is not None:
             self._drop(task_id, held[0])
             return self._read(held[0]), _document(held[0])
-        # What is ready is still with the broker, or was taken: a new wait is for that, or for a new result.
+        # A ready report is still with the broker, or was taken: a new wait is for it, or for a new result.
         seen = _use(self._seen, task_id)
         if seen is not None and _status(seen) not in states.READY_STATES:
             return self._read(seen), _document(seen)
@@ -210,9 +215,9 @@ class Memory:
         """Keep what the last wait for a task leaves behind.
 
         Args:
-            last: the report that counts among those that the waits were told of.
-            document: what it was read from.
-            taken: whether a caller has it.
+            last: the report that counts among those that the waits received.
+            document: the document of that report.
+            taken: whether a caller has the report.
         """
         if last is not None and taken:
             self._remember(task_id, _kept(last, document))
@@ -226,7 +231,7 @@ class Memory:
                 _keep(self._missed, task_id, None, MAX_MISSED)
 
     def take(self, meta: ResultMeta) -> None:
-        """Remember a result that a caller took without waiting for it."""
+        """Remember a result that a caller took without a wait."""
         self._remember(meta.task_id, meta)
 
     def _remember(self, task_id: str, kept: Kept) -> None:
@@ -234,7 +239,7 @@ class Memory:
         self._seen.pop(task_id, None)
 
     def see(self, meta: ResultMeta, document: Document | None = None) -> None:
-        """Remember a report that was not taken, unless it says less than the result that was."""
+        """Remember a report that was not taken, unless it says less than the taken result."""
         taken = _use(self._taken, meta.task_id)
         if taken is None or self._precedence.supersedes(meta.status, _status(taken)):
             _keep(self._seen, meta.task_id, _kept(meta, document), self._max_cached)
@@ -285,12 +290,12 @@ def _document(kept: Kept) -> Document | None:
 
 
 def _size(kept: Kept) -> int:
-    """Return how many bytes a report had on the wire; 0 where nobody knows."""
+    """Return the size of a report on the wire in bytes; 0 where it is unknown."""
     return len(kept[4]) if isinstance(kept, tuple) else 0
 
 
 def _keep(values: OrderedDict[str, V], task_id: str, value: V, limit: int) -> None:
-    """Keep the value of a task; the one that was kept or used least recently makes room."""
+    """Keep the value of a task; the least recently used value makes room."""
     values[task_id] = value
     values.move_to_end(task_id)
     if len(values) > limit:
@@ -298,7 +303,7 @@ def _keep(values: OrderedDict[str, V], task_id: str, value: V, limit: int) -> No
 
 
 def _use(values: OrderedDict[str, V], task_id: str) -> V | None:
-    """Return the value of a task, or None; it counts as used."""
+    """Return the value of a task, or None, and count it as used."""
     value = values.get(task_id)
     if value is not None:
         values.move_to_end(task_id)

@@ -1,9 +1,9 @@
-"""Who waits for which task: pure, no I/O.
+"""The waits of one process, by task: pure, no I/O.
 
-``Waiters`` is the meeting point of the two halves of a result. Reports come in through ``report``; calls that wait
-``join`` with a listener and end in exactly one of two ways: they ``take`` what arrived, or they ``leave`` without it.
-That is what makes it safe to cancel a wait: a ready report that no caller has taken is not settled. Whoever brings the
-reports in (``Source``) is told when waits begin and end, and keeps what nobody waits for.
+``Waiters`` is where the two halves of a result meet. Reports come in through ``report``. A call that waits calls
+``join`` with a listener and ends in exactly one of two ways: it calls ``take`` for what arrived, or ``leave`` without
+it. This makes it safe to cancel a wait: a ready report that no caller has taken is not settled. The reader that brings
+reports in (``Source``) is told when waits begin and end, and keeps the reports that nobody waits for.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from aioresults.waiting.memory import Precedence
 
 
 class Source(Protocol):
-    """Whoever brings reports in, as waits see it. It must not call back from any of these methods."""
+    """The reader that brings reports in, as waits see it. No method of it may call back."""
 
     def wait_began(self, task_id: str) -> tuple[Sequence[ResultMeta], Document | None]:
-        """Return the reports of a task that are known already, in order, and the document of the last one.
+        """Return the known reports of a task in order, and the document of the last one.
 
         Called for each listener that joins. Raises ``AioResultsError`` when nothing will come for this listener.
         """
 
     def wait_ended(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
-        """Keep what the last listener to leave has left behind: the report that counts, and whether it was taken."""
+        """Keep what the last listener leaves behind: the report that counts, and whether it was taken."""
 
     def keep(self, meta: ResultMeta, document: Document | None) -> bool:
         """Keep a report that nobody waits for; return whether it counts."""
 
 
 class Listener(Protocol):
-    """One call that is told what happens; its methods only note that and wake the caller."""
+    """One call that receives reports; its methods only note them and wake the caller."""
 
     def on_report(self, meta: ResultMeta) -> None:
         """A report that counts has arrived, ready or not."""
@@ -52,9 +52,9 @@ class Waiting(Listener, Protocol):
 
 
 class Waiter(asyncio.Future[ResultMeta]):
-    """One call that waits for one task, from here until ``leave``.
+    """One call that waits for one task, from its creation until ``leave``.
 
-    There may be a hundred thousand of them, so the call's future, its listener and its deadline are one object.
+    There may be a hundred thousand of them, so the future, the listener and the deadline of the call are one object.
     """
 
     __slots__ = ("_task_id", "_timeout", "_timer", "_waiters")
@@ -72,7 +72,7 @@ class Waiter(asyncio.Future[ResultMeta]):
         self._waiters.take(self._task_id, self)
 
     def leave(self) -> None:
-        """End the wait, whatever became of it."""
+        """End the wait, whatever its outcome."""
         if self._timer is not None:
             self._timer.cancel()
         self._waiters.leave(self._task_id, self)
@@ -102,20 +102,20 @@ class Waiters:
 
     Args:
         source: brings reports in, and keeps those that nobody waits for.
-        precedence: says which of two reports counts.
+        precedence: decides which of two reports counts.
     """
 
     def __init__(self, source: Source, precedence: Precedence) -> None:
         self._source = source
         self._precedence = precedence
-        #: Who waits, by task id; nearly always that is one listener, so a dict is made for the second.
+        #: The listeners by task id; nearly always there is one, so a dict is made only for the second.
         self._listeners: dict[str, Waiting | dict[Waiting, None]] = {}
-        #: The report that counts among those that the current waits were told of, and what it was read from.
+        #: The report that counts among those that the current waits received, and its document.
         self._latest: dict[str, tuple[ResultMeta, Document | None]] = {}
-        #: The ids of which one of the current waits has taken the result.
+        #: The ids of tasks whose result one of the current waits has taken.
         self._taken: set[str] = set()
         self._observers: list[Listener] = []
-        #: Reports that told nothing new: repeated, or of a lower rank than what was known.
+        #: How many reports told nothing new: repeated, or of a lower rank than a known one.
         self.redundant: int = 0
 
     def __len__(self) -> int:
@@ -125,18 +125,18 @@ class Waiters:
         return task_id in self._listeners
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the ids that somebody waits for."""
+        """Iterate over the ids of the tasks that somebody waits for."""
         return iter(self._listeners)
 
     def listeners(self, task_id: str) -> tuple[Waiting, ...]:
-        """Return those who wait for a task now, in the order they came."""
+        """Return the listeners that wait for a task now, in the order in which they came."""
         listeners = self._listeners.get(task_id, ())
         return tuple(listeners) if isinstance(listeners, (dict, tuple)) else (listeners,)
 
     # Waiting
 
     def join(self, task_id: str, listener: Waiting) -> None:
-        """Start to wait; ``listener`` is told at once of what has already arrived and was not taken."""
+        """Begin to wait; ``listener`` receives at once what has arrived and was not taken."""
         others = self._listeners.get(task_id)
         if others is None:
             self._listeners[task_id] = listener
@@ -145,7 +145,7 @@ class Waiters:
         else:
             self._listeners[task_id] = {others: None, listener: None}
         try:
-            # Also when others wait already: they may just have been told of an error, and not have left yet.
+            # Also when others already wait: they may just have received an error, and not have left yet.
             known, document = self._source.wait_began(task_id)
         except AioResultsError as error:
             listener.on_error(task_id, error)
@@ -157,7 +157,7 @@ class Waiters:
             listener.on_history((latest,))
 
     def take(self, task_id: str, listener: Waiting) -> None:
-        """End a wait whose caller has the ready report in its hands. Once is enough; more is no error."""
+        """End a wait whose caller has the ready report. Calling it more than once is no error."""
         self._remove(task_id, listener, taken=True)
 
     def leave(self, task_id: str, listener: Waiting) -> None:
@@ -190,9 +190,9 @@ class Waiters:
         return self._precedence.supersedes(new, old)
 
     def report(self, meta: ResultMeta, document: Document | None = None) -> bool:
-        """Pass a report on to whoever waits; return whether it counts.
+        """Pass a report on to its listeners; return whether it counts.
 
-        ``document`` is what the report was read from.
+        ``document`` is the document of the report.
         """
         task_id = meta.task_id
         if task_id not in self._listeners:
@@ -211,7 +211,7 @@ class Waiters:
         return counts
 
     def tell(self, task_id: str, reports: Sequence[ResultMeta]) -> None:
-        """Tell those who wait for a task all that is known of it, in order, though they may know some of it."""
+        """Pass all known reports of a task to its listeners, in order; a listener may have seen some of them."""
         if task_id not in self._listeners or not reports:
             return
         before, newest = self.latest(task_id), reports[-1]
@@ -227,19 +227,19 @@ class Waiters:
             listener.on_error(task_id, error)
 
     def fail_all(self, error: AioResultsError) -> None:
-        """End every wait with ``error``, those of observers too."""
+        """End every wait with ``error``, those of observers included."""
         for task_id in tuple(self._listeners):
             self.fail(task_id, error)
         for observer in tuple(self._observers):
             observer.on_error("", error)
 
     def forget(self, task_id: str) -> None:
-        """End every wait for ``task_id`` with ``ResultForgotten``, and drop what those who wait were told of it."""
+        """End every wait for ``task_id`` with ``ResultForgotten``, and drop what the listeners received."""
         self._latest.pop(task_id, None)
         self.fail(task_id, ResultForgotten(task_id))
 
     def latest(self, task_id: str) -> ResultMeta | None:
-        """Return the report that counts among those that the current waits were told of, or None."""
+        """Return the report that counts among those that the current waits received, or None."""
         latest = self._latest.get(task_id)
         return None if latest is None else latest[0]
 
@@ -247,11 +247,11 @@ class Waiters:
 
     @property
     def is_observed(self) -> bool:
-        """Whether anybody wants to be told of reports that nobody waits for."""
+        """Whether anybody observes reports that nobody waits for."""
         return bool(self._observers)
 
     def observe(self, observer: Listener) -> None:
-        """Have ``observer`` told of every ready report that counts, without waiting for any."""
+        """Let ``observer`` receive every ready report that counts, without waiting for any."""
         self._observers.append(observer)
 
     def unobserve(self, observer: Listener) -> None:
@@ -259,7 +259,7 @@ class Waiters:
         self._observers.remove(observer)
 
     def show(self, meta: ResultMeta) -> None:
-        """Tell the observers of a report that counts."""
+        """Pass a report that counts to the observers, if it is ready."""
         if meta.is_ready:
             for observer in tuple(self._observers):
                 observer.on_report(meta)

@@ -73,7 +73,9 @@ def test_the_broker_of_the_plug_in_is_its_own() -> None:
 
 
 def test_a_broker_that_is_not_rabbitmq() -> None:
-    with pytest.raises(ConfigurationError, match="broker_url begins with 'redis': only amqp, ") as raised:
+    with pytest.raises(
+        ConfigurationError, match="broker_url begins with 'redis': RabbitMQ needs one of amqp, "
+    ) as raised:
         settings(broker_url="redis://:secret@host/0")
     assert "secret" not in str(raised.value)
     with pytest.raises(ConfigurationError, match="broker_use_ssl"):

@@ -11,7 +11,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 import aioresults
-from aioresults import api, errors, events, states
+from aioresults import api, errors, events, results, states
 
 #: Every module from which users may import, and which the docstring of the package lists.
 PUBLIC = (
@@ -24,6 +24,7 @@ PUBLIC = (
     "aioresults.errors",
     "aioresults.events",
     "aioresults.messaging",
+    "aioresults.results",
     "aioresults.routing",
     "aioresults.serialization",
     "aioresults.states",
@@ -39,6 +40,7 @@ UNTYPED = {
     "GroupResult.get": "the results of tasks of any type",
     "GroupResult.join": "the results of tasks of any type",
     "ResultMeta.value": "the result",
+    "convert": "a `type` may be any type form, which no annotation can say before Python 3.15",
     "CeleryClient.call": "the result; its `result_type` where one is asked for (overload)",
     "CeleryClient.chain": "the result of the last task",
     "CeleryClient.send": "the result; its `result_type` where one is asked for (overload)",
@@ -113,7 +115,7 @@ def test_every_public_module_lists_its_names(name: str) -> None:
         assert f"``{name.removeprefix('aioresults.')}``" in (aioresults.__doc__ or "")
 
 
-@pytest.mark.parametrize("module", [errors, events, states], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [errors, events, results, states], ids=lambda module: module.__name__)
 def test_what_is_defined_in_a_public_module_is_among_its_names(module: ModuleType) -> None:
     defined = {
         name

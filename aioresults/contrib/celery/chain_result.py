@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from aioresults.async_result import AsyncResult
 from aioresults.results import ResultMeta
-from aioresults.serialization.conversion import convert
+from aioresults.serialization import convert
 
 T = TypeVar("T")
 

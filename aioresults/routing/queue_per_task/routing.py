@@ -29,26 +29,26 @@ class QueuePerTask(Routing):
             await backend.store_result("task", 42)
             assert await backend.wait_for("task", timeout=5) == 42
 
-    The reader that takes the ready result deletes the queue; a queue that nobody reads expires. The broker spends a
-    few milliseconds of CPU per task and, for an unread result, about 50 KiB of memory and a file descriptor.
+    The reader that takes the ready result deletes the queue; an unread queue expires. For each task the broker spends a
+    few milliseconds of CPU and, while the result is unread, about 50 KiB of memory and a file descriptor.
 
     Args:
-        last_value: keep only the newest report of each task (``x-max-length=1``): a look is then one get, and no
-            backlog can grow, but a reader may miss reports in between, and a late STARTED hides a result.
-        prefix: what the names of the queues begin with; the task id follows.
-        strip_dashes: leave the dashes of task ids out of the names.
-        uuid_only: refuse task ids that are no UUIDs; needed with ``strip_dashes``, where two other ids could share a
-            queue.
-        exchange_name: the exchange that results are published to; empty for the default exchange.
+        last_value: whether only the newest report of each task is kept (``x-max-length=1``). A look is then one get,
+            and no backlog can grow; but a reader may miss reports in between, and a late STARTED hides a result.
+        prefix: the beginning of each queue's name; the task id follows.
+        strip_dashes: whether the dashes of task ids are left out of the names.
+        uuid_only: whether task ids other than UUIDs are refused. Needed with ``strip_dashes``, where two other ids
+            could share a queue.
+        exchange_name: the exchange to which results are published; empty for the default exchange.
         exchange_type: ``direct``, ``topic``, ``fanout``, ``headers``, or one of the broker's own.
-        auto_delete: the broker deletes a queue when its last consumer is cancelled.
-        durable: queues and exchange survive a restart of the broker.
-        queue_type: ``classic`` or ``quorum``; None to say nothing, as Celery does.
+        auto_delete: whether the broker deletes a queue when its last consumer is cancelled.
+        durable: whether queues and exchange survive a restart of the broker.
+        queue_type: ``classic`` or ``quorum``; None to declare no type, as Celery does.
         expires: seconds without use after which the broker deletes a queue; None for never. The backend sets it.
 
-    ``celery()`` and ``celery_amqp_backend()`` are the layouts of Celery 4 and of the package of that name, declared
+    ``celery()`` and ``celery_amqp_backend()`` return the layouts of Celery 4 and of the package of that name, declared
     byte for byte as they do. Their queues are auto_delete, which loses confirmed results whenever a waiter leaves or a
-    connection drops while a store is in flight; use them to talk to Celery, not among your own processes.
+    connection drops during a store. Use them to talk to Celery, not among your own processes.
     """
 
     last_value: bool = False

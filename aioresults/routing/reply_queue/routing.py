@@ -18,7 +18,7 @@ QUEUE_TYPES: Final = ("classic", "quorum")
 
 @dataclass(frozen=True)
 class ReplyQueue(Routing):
-    """One durable inbox, ``aioresults.inbox.<name>``, for all that this process waits for. The fast way.
+    """One durable inbox, ``aioresults.inbox.<name>``, for all results that this process waits for: the fastest routing.
 
     Example::
 
@@ -27,12 +27,13 @@ class ReplyQueue(Routing):
             await backend.store_result("task", 42, request=Request(reply_to=backend.reply_to))
             assert await backend.wait_for("task", timeout=5) == 42
 
-    The process that asked gets the results; it keeps what nobody has asked for yet, within limits. What is in the
-    inbox survives restarts of the broker and reconnects. The address is drawn when the backend is opened.
+    The process that asked receives the results. It keeps those that no call has asked for yet, within limits. The
+    content of the inbox survives restarts of the broker and reconnects. The address is drawn when the backend is
+    opened.
 
     Args:
-        name: a stable name lets a restarted process find what came while it was down. One process at a time may use
-            it. Without a name the inbox has a random one, and is deleted when the backend is closed.
+        name: a stable name, by which a restarted process finds what arrived while it was down. One process at a time
+            may use it. Without a name the inbox gets a random one, and is deleted when the backend is closed.
         queue_type: ``classic``, or ``quorum`` to survive the loss of a cluster's node.
         expires: seconds without a reader after which the broker deletes the inbox; None for never. The backend sets it.
     """

@@ -29,7 +29,7 @@ MAX_SEGMENT: Final = 3_000_000_000
 
 @dataclass(frozen=True)
 class ResultStream(Routing):
-    """One durable RabbitMQ stream, for all results: status pages, many readers, history.
+    """One durable RabbitMQ stream for all results: for status pages, many readers, history.
 
     Example::
 
@@ -38,20 +38,20 @@ class ResultStream(Routing):
             for _ in range(2):  # again and again, in any process
                 assert await backend.wait_for("task", timeout=5) == 42
 
-    Whoever opens a backend that is not ``store_only`` reads the stream from its beginning, and then as it grows, and
-    keeps an index of it in memory. So any process answers for any id, any number of times; nothing is consumed. The
-    broker drops what is older than ``max_age``, whole segments at a time; readers ignore what is older than
-    ``expires``.
+    A backend that is not ``store_only`` reads the stream from its beginning, then follows its growth, and keeps an
+    index of it in memory. So any process answers for any id, any number of times; nothing is consumed. The broker drops
+    what is older than ``max_age``, whole segments at a time. Readers ignore what is older than ``expires``.
 
     Args:
-        name: the stream's. Processes that work together use the same, and the same retention.
-        max_age: seconds, or a ``timedelta``, that the broker keeps results; None: as long as the backend's ``expires``.
-        max_length_bytes: how much the broker keeps; the oldest segments go first. None for no limit.
-        segment_bytes: the size of the pieces in which it is dropped, 4,096 to 3,000,000,000.
-        index_bytes: how much of the newest results this process keeps in memory. Of older ones it keeps the place in
-            the stream, and fetches them when they are asked for.
-        index_count: of how many tasks it keeps at least the place. An unknown id is searched for in the stream only
-            when there were more.
+        name: the name of the stream. Processes that work together use the same name and the same retention.
+        max_age: seconds, or a ``timedelta``, that the broker keeps results; None for as long as the backend's
+            ``expires``.
+        max_length_bytes: bytes that the broker keeps; the oldest segments are dropped first. None for no limit.
+        segment_bytes: bytes of one segment, from 4,096 to 3,000,000,000.
+        index_bytes: bytes of the newest results that this process keeps in memory. Of older results it keeps the
+            position in the stream, and reads them again when a caller asks for them.
+        index_count: the number of tasks whose position is kept at least. An unknown id is searched for in the stream
+            only if the stream holds more tasks.
         expires: seconds after which readers ignore a result; None for never. The backend sets it.
     """
 

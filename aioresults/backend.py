@@ -36,10 +36,11 @@ from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, Routing, RoutingOptions
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, checked
-from aioresults.runtime import Runtime, RuntimeSettings
+from aioresults.runtime import Runtime
 from aioresults.serialization import ReportCodec, Serializers, convert
 from aioresults.sessions.outbox import PendingStore
 from aioresults.sessions.sessions import Session
+from aioresults.settings import Settings
 from aioresults.transport import Channel, transport_for
 from aioresults.waiting.waiters import Waiter
 from aioresults.watch import Observer, Watch
@@ -158,20 +159,18 @@ class AMQPBackend:
         self.retry_policy = RetryPolicy.of(self.retry_policy if retry_policy is None else retry_policy)
         kept = validation.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
-        chosen = checked(QueuePerTask() if routing is None else routing).configured(options)
-        codec = ReportCodec(
-            serializers=serializers, serializer=serializer, compression=compression, accept=accept,
-            signing_key=signing_key, persistent=self.persistent, dated=chosen.dated,
-            max_size=validation.count("max_result_size", max_result_size, 1),
-            max_body_size=max_body_size, max_decompressed_size=max_decompressed_size, max_depth=max_depth,
-        )  # fmt: skip
-        self._settings = RuntimeSettings(
-            transport_for(
+        self._routing = checked(QueuePerTask() if routing is None else routing).configured(options)
+        self._settings = Settings(
+            transport=transport_for(
                 url, connection=connection, heartbeat=validation.count("heartbeat", heartbeat), ssl_context=ssl_context
             ),
-            chosen,
-            codec,
-            Events(validation.optional_callable("on_event", on_event)),
+            codec=ReportCodec(
+                serializers=serializers, serializer=serializer, compression=compression, accept=accept,
+                signing_key=signing_key, persistent=self.persistent, dated=self._routing.dated,
+                max_size=validation.count("max_result_size", max_result_size, 1),
+                max_body_size=max_body_size, max_decompressed_size=max_decompressed_size, max_depth=max_depth,
+            ),
+            events=Events(validation.optional_callable("on_event", on_event)),
             retry_policy=self.retry_policy,
             unroutable_policy=validation.intervals("unroutable_policy", unroutable_policy),
             expires=kept,
@@ -181,7 +180,7 @@ class AMQPBackend:
             max_unclaimed_bytes=max_unclaimed_bytes,
             connect_timeout=connect_timeout,
             rpc_timeout=rpc_timeout,
-        )
+        )  # fmt: skip
         #: The current lifetime, or the last one. ``open`` makes it, because a subclass is complete by then.
         self._runtime: Runtime | None = None
 
@@ -245,7 +244,7 @@ class AMQPBackend:
             if runtime is not None:
                 await runtime.closed()
             if self._runtime is runtime:  # else another call has begun the next lifetime meanwhile
-                self._runtime = Runtime(self._settings, self)
+                self._runtime = Runtime(self._settings, self._routing, self)
         await runtime.open()
         return self
 
@@ -294,7 +293,7 @@ class AMQPBackend:
     @property
     def routing(self) -> Routing:
         """Where results go, with the options of this backend filled in."""
-        return self._settings.routing
+        return self._routing
 
     @property
     def reply_to(self) -> str | None:
@@ -330,7 +329,7 @@ class AMQPBackend:
             figures = backend.stats()
             assert figures["connected"] and not figures["blocked"]
         """
-        return (self._runtime or Runtime(self._settings, self)).stats()
+        return (self._runtime or Runtime(self._settings, self._routing, self)).stats()
 
     # Storing
 

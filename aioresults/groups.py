@@ -15,14 +15,12 @@ from typing import Any, Final
 
 from aioresults import states, validation
 from aioresults.errors import ChannelClosed, DecodeError, NotFound
-from aioresults.events import Events
 from aioresults.messaging import Consumer, Message, NoCacheQueue, Producer, Queue
 from aioresults.results import ResultMeta
-from aioresults.retry import RetryPolicy
 from aioresults.routing.base import OURS
-from aioresults.serialization.report_codec import ReportCodec
 from aioresults.sessions.outbox import Outbox, PendingStore
 from aioresults.sessions.sessions import Session, Sessions
+from aioresults.settings import Settings
 
 PREFIX: Final = OURS + "group."
 
@@ -32,38 +30,23 @@ class Groups:
 
     It tells its outbox where to publish (``Destinations``): each group has a queue.
 
-    Args:
-        policy: how a failed save is tried again.
-        expires: seconds that a group is kept when nobody uses it; None for ever.
-        max_cached: how many members are remembered, of all groups together.
-        rpc_timeout: seconds to wait for a session, and seconds that one look may take.
+    A group is kept for as long as results are; of all groups together as many members are remembered as results.
     """
 
     exchange: Final = ""
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        codec: ReportCodec,
-        events: Events,
-        *,
-        policy: RetryPolicy,
-        expires: float | None,
-        max_cached: int,
-        rpc_timeout: float,
-        producer: type[Producer],
-    ) -> None:
+    def __init__(self, sessions: Sessions, settings: Settings, producer: type[Producer]) -> None:
         self._sessions = sessions
-        self._codec = codec
-        self._expires = expires
-        self._max_cached = max_cached
-        self._rpc_timeout = rpc_timeout
+        self._settings = settings
+        self._codec = settings.codec
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._cached = 0
         #: The newest look of this process at each group, unless the group was saved or deleted afterwards.
         self._looks: dict[str, asyncio.Task[Any]] = {}
         #: What is on its way to the broker.
-        self.outbox: Final = Outbox(sessions, codec, self, events, policy=policy, producer=producer)
+        self.outbox: Final = Outbox(
+            sessions, settings.codec, self, settings.events, policy=settings.retry_policy, producer=producer
+        )
 
     # Where the outbox publishes
 
@@ -99,8 +82,8 @@ class Groups:
         validation.non_empty("a group id", group_id)
         name = validation.short_string("the queue name of a group", PREFIX + group_id)
         arguments: dict[str, Any] = {"x-queue-type": "classic", "x-max-length": 1}
-        if self._expires is not None:
-            arguments["x-expires"] = int(self._expires * 1000)
+        if self._settings.expires is not None:
+            arguments["x-expires"] = int(self._settings.expires * 1000)
         return NoCacheQueue(name, routing_key=name, queue_arguments=arguments)
 
     async def save(self, group_id: str, form: Any) -> None:
@@ -139,7 +122,7 @@ class Groups:
         return await asyncio.shield(look)
 
     async def _look(self, queue: Queue, group_id: str) -> Any | None:
-        async with self._sessions.within(self._rpc_timeout) as session:
+        async with self._sessions.within(self._settings.rpc_timeout) as session:
             return await session.run(lambda channel: self._read(queue(channel), group_id))
 
     def _seen(self, group_id: str, look: asyncio.Task[Any]) -> None:
@@ -173,7 +156,7 @@ class Groups:
         """
         async with Consumer(queue.channel, queue, auto_declare=False, prefetch_count=1) as consumer:
             try:
-                async with asyncio.timeout(self._rpc_timeout / 2):
+                async with asyncio.timeout(self._settings.rpc_timeout / 2):
                     return await anext(consumer)
             except TimeoutError:
                 return None
@@ -182,7 +165,7 @@ class Groups:
         """Delete what the broker and this process hold of a group. A group that is not there is no error."""
         queue = self.queue(group_id)
         self.discard(group_id)
-        async with self._sessions.within(self._rpc_timeout) as session:
+        async with self._sessions.within(self._settings.rpc_timeout) as session:
             await session.run(lambda channel: queue(channel).delete())
         self.discard(group_id)  # what a look saw meanwhile
 
@@ -192,7 +175,7 @@ class Groups:
         self._drop(group_id)
         self._cache[group_id] = form
         self._cached += _size(form)
-        while self._cached > self._max_cached:
+        while self._cached > self._settings.max_cached_results:
             _, oldest = self._cache.popitem(last=False)
             self._cached -= _size(oldest)
 

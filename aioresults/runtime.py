@@ -11,13 +11,11 @@ import logging
 import os
 from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
 import anyio
 
-from aioresults import validation
 from aioresults.errors import (
     AioResultsError,
     BackendClosed,
@@ -25,15 +23,13 @@ from aioresults.errors import (
     PreconditionFailed,
     WrongEventLoop,
 )
-from aioresults.events import Events, QueuesLeft, Unconfirmed
+from aioresults.events import QueuesLeft, Unconfirmed
 from aioresults.groups import Groups
 from aioresults.messaging import Exchange, Queue, declaring
-from aioresults.retry import RetryPolicy
 from aioresults.routing.base import Overrides, ReaderParts, Routing
-from aioresults.serialization.report_codec import ReportCodec
 from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
-from aioresults.transport import Transport
+from aioresults.settings import Settings
 
 logger: Final = logging.getLogger("aioresults")
 
@@ -49,32 +45,6 @@ class Lifecycle(Enum):
     NEW = "was not opened yet"
     OPEN = "is open"
     CLOSED = "is closed"
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeSettings:
-    """The parameters of ``AMQPBackend`` that a lifetime needs; explained there."""
-
-    transport: Transport
-    routing: Routing
-    codec: ReportCodec
-    events: Events
-    retry_policy: RetryPolicy
-    unroutable_policy: Sequence[float]
-    expires: float | None
-    store_only: bool
-    max_cached_results: int
-    max_unclaimed_results: int
-    max_unclaimed_bytes: int
-    connect_timeout: float
-    rpc_timeout: float
-
-    def __post_init__(self) -> None:
-        validation.count("max_cached_results", self.max_cached_results)
-        validation.count("max_unclaimed_results", self.max_unclaimed_results, 1)
-        validation.count("max_unclaimed_bytes", self.max_unclaimed_bytes, 1)
-        validation.seconds("connect_timeout", self.connect_timeout)
-        validation.seconds("rpc_timeout", self.rpc_timeout)
 
 
 class RuntimeOwner(Overrides, Protocol):
@@ -96,12 +66,12 @@ class Runtime:
     It prepares each session (``SessionOwner``), and tells the outbox where to publish (``Destinations``).
     """
 
-    def __init__(self, settings: RuntimeSettings, backend: RuntimeOwner) -> None:
+    def __init__(self, settings: Settings, routing: Routing, backend: RuntimeOwner) -> None:
         self._settings = settings
         self._backend = backend
-        self._routing = settings.routing
+        self._routing = routing
         self._events = settings.events
-        self.exchange: Final = settings.routing.exchange.name
+        self.exchange: Final = routing.exchange.name
         self.sessions: Final = Sessions(
             settings.transport, self, settings.events,
             store_only=settings.store_only,
@@ -112,15 +82,8 @@ class Runtime:
             self.sessions, settings.codec, self, settings.events,
             policy=settings.retry_policy, unroutable=settings.unroutable_policy, producer=backend.Producer,
         )  # fmt: skip
-        self.groups: Final = Groups(
-            self.sessions, settings.codec, settings.events,
-            policy=settings.retry_policy,
-            expires=settings.expires,
-            max_cached=settings.max_cached_results,
-            rpc_timeout=settings.rpc_timeout,
-            producer=backend.Producer,
-        )  # fmt: skip
-        self.reader: Final = settings.routing.reader(self._parts())
+        self.groups: Final = Groups(self.sessions, settings, backend.Producer)
+        self.reader: Final = routing.reader(ReaderParts(self.sessions, self.outbox, backend, settings))
         self._reads = not settings.store_only
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
@@ -129,18 +92,6 @@ class Runtime:
         self._opening = 0
         self._detached: set[asyncio.Task[None]] = set()
         self._state = Lifecycle.NEW
-
-    def _parts(self) -> ReaderParts:
-        settings = self._settings
-        return ReaderParts(
-            self.sessions, self.outbox, settings.codec, self._backend, settings.events,
-            store_only=settings.store_only,
-            rpc_timeout=settings.rpc_timeout,
-            expires=settings.expires,
-            max_cached_results=settings.max_cached_results,
-            max_unclaimed_results=settings.max_unclaimed_results,
-            max_unclaimed_bytes=settings.max_unclaimed_bytes,
-        )  # fmt: skip
 
     def check(self) -> None:
         """Raise unless the backend is open in this event loop.

@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Final, Protocol, Self
 
 from aioresults import validation
 from aioresults.errors import AioResultsError, ConfigurationError, DecodeError, ResultTimeout
-from aioresults.events import Dropped, Events, Unreadable
+from aioresults.events import Dropped, Unreadable
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
-from aioresults.serialization.report_codec import ReportCodec
 from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
+from aioresults.settings import Settings
 from aioresults.waiting.memory import Deduplicator, Memory
 from aioresults.waiting.waiters import Waiter, Waiters
 
@@ -61,24 +61,12 @@ class Overrides(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReaderParts:
-    """What a reader works with: the parts of one lifetime of a backend, and its limits."""
+    """What a reader works with: the parts of one lifetime of a backend, and the backend's settings."""
 
     sessions: Sessions
     outbox: Outbox
-    codec: ReportCodec
     overrides: Overrides
-    events: Events
-    #: Whether nothing is consumed: the backend is a worker's, and only stores.
-    store_only: bool
-    #: Seconds that one round trip to the broker may take.
-    rpc_timeout: float
-    #: Seconds that results are kept; None: for ever.
-    expires: float | None
-    #: How many reports are remembered of tasks that nobody waits for.
-    max_cached_results: int
-    #: How many reports that nobody has asked for are kept, and how many bytes of them.
-    max_unclaimed_results: int
-    max_unclaimed_bytes: int
+    settings: Settings
 
     def memory(self, *, keeps_unclaimed: bool) -> Memory:
         """Return a memory within the backend's limits.
@@ -86,12 +74,13 @@ class ReaderParts:
         Args:
             keeps_unclaimed: whether reports that nobody has asked for are kept here, and not by the broker.
         """
+        its = self.settings
         return Memory(
-            self.overrides, self.codec, self.events,
-            max_cached=self.max_cached_results,
-            max_unclaimed=self.max_unclaimed_results if keeps_unclaimed else None,
-            max_bytes=self.max_unclaimed_bytes,
-            max_age=self.expires,
+            self.overrides, its.codec, its.events,
+            max_cached=its.max_cached_results,
+            max_unclaimed=its.max_unclaimed_results if keeps_unclaimed else None,
+            max_bytes=its.max_unclaimed_bytes,
+            max_age=its.expires,
         )  # fmt: skip
 
 
@@ -195,6 +184,7 @@ class Reader:
 
     def __init__(self, parts: ReaderParts) -> None:
         self.parts: Final = parts
+        self.settings: Final = parts.settings
         self.memory: Final = parts.memory(keeps_unclaimed=self.keeps_unclaimed)
         self.waiters: Final = Waiters(self, parts.overrides)
         self.deduplicator: Deduplicator = Deduplicator()
@@ -246,7 +236,7 @@ class Reader:
         """
         self.undecodable += 1
         event = Dropped if dropped else Unreadable
-        self.parts.events.emit(event(error.task_id, str(error)))
+        self.settings.events.emit(event(error.task_id, str(error)))
         self.fail(error)
 
     def fail(self, error: DecodeError) -> None:

@@ -33,7 +33,7 @@ LAYERS = (
     },
     {"runtime", "groups"},
     {"routing"},
-    {"sessions"},
+    {"sessions", "settings"},
     {"messaging"},
     {"waiting", "serialization"},
     {"transport"},

@@ -25,7 +25,6 @@ from aioresults.errors import (
 from aioresults.events import Event, Events, Unreadable
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import ResultMeta
-from aioresults.routing import ReaderParts
 from aioresults.routing.queue_per_task import reader as reader_module
 from aioresults.routing.queue_per_task.reader import QueuePerTaskReader
 from aioresults.sessions.sessions import Session
@@ -33,6 +32,7 @@ from aioresults.transport.base import Channel, Properties
 from aioresults.transport.memory import MemoryBroker, MemoryTransport
 from aioresults.waiting.waiters import Waiter
 from tests.eventually import eventually
+from tests.unit.reader_parts import parts
 
 
 class FakeSession:
@@ -108,15 +108,7 @@ class Bench:
         self.channel = channel
         self.overrides = Overrides()
         self.events: list[Event] = []
-        nothing: Any = None
-        codec: Any = Codec()
-        self.reader = QueuePerTaskReader(
-            ReaderParts(
-                nothing, nothing, codec, self.overrides, Events(self.events.append),
-                store_only=False, rpc_timeout=10, expires=None,
-                max_cached_results=100, max_unclaimed_results=1, max_unclaimed_bytes=1,
-            )
-        )  # fmt: skip
+        self.reader = QueuePerTaskReader(parts(Codec(), self.overrides, Events(self.events.append)))
         self.running = asyncio.create_task(self.reader.run(cast("Session", session)))
 
     def wait(self, task_id: str) -> Waiter:

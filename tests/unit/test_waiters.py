@@ -19,6 +19,7 @@ from aioresults.results import ResultMeta
 from aioresults.routing import Reader, ReaderParts
 from aioresults.serialization import Document
 from aioresults.waiting.waiters import Waiter
+from tests.unit.reader_parts import parts
 
 IDS = st.sampled_from("abc")
 STATUSES = st.sampled_from(["PENDING", "STARTED", "PROGRESS", "RETRY", "SUCCESS", "FAILURE", "REVOKED"])
@@ -65,15 +66,7 @@ class Order:
 
 
 def reader(cls: type[Noting] = KeptByTheBroker, max_cached: int = 10, count: int = 10, size: int = 1000) -> Noting:
-    nothing: Any = None
-    codec: Any = Codec()
-    order: Any = Order()
-    return cls(
-        ReaderParts(
-            nothing, nothing, codec, order, Events(), store_only=False, rpc_timeout=5, expires=None,
-            max_cached_results=max_cached, max_unclaimed_results=count, max_unclaimed_bytes=size,
-        )
-    )  # fmt: skip
+    return cls(parts(Codec(), Order(), Events(), max_cached=max_cached, max_unclaimed=count, max_bytes=size))
 
 
 def document(task_id: str) -> Document:
@@ -137,7 +130,7 @@ class WaitersMachine(RuleBasedStateMachine):
         self.waiters.observe(self.observer)
         self.observed: list[ResultMeta] = []
         self.number = 0
-        codec: Any = self.reader.parts.codec
+        codec: Any = self.reader.settings.codec
         self.made = codec.made
 
     def meta(self, task_id: str, status: str) -> ResultMeta:

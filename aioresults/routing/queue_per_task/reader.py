@@ -330,7 +330,7 @@ class QueuePerTaskReader(Reader):
         """Whether what has come from a queue holds reports of another task, too."""
         for message in subscription.set_aside:
             with suppress(DecodeError):
-                if self.parts.codec.read(message).task_id != subscription.task_id:
+                if self.settings.codec.read(message).task_id != subscription.task_id:
                     return True
         return False
 
@@ -384,7 +384,7 @@ class QueuePerTaskReader(Reader):
             return
         self.received += 1
         try:
-            meta = self.parts.codec.read(message)
+            meta = self.settings.codec.read(message)
         except DecodeError as error:
             error.task_id = subscription.task_id
             subscription.set_aside += (message,)
@@ -476,8 +476,8 @@ class QueuePerTaskReader(Reader):
         queue = self._queue_for(task_id)
         if queue is None or task_id in self._taken:
             return None, None  # what was taken here is not there, though its queue may be for a while
-        codec, overrides = self.parts.codec, self.parts.overrides
-        async with self.parts.sessions.within(self.parts.rpc_timeout) as session:
+        codec, overrides = self.settings.codec, self.parts.overrides
+        async with self.parts.sessions.within(self.settings.rpc_timeout) as session:
             return await session.run(
                 lambda channel: peek(queue(channel), task_id, codec, overrides, backlog_limit=backlog_limit)
             )
@@ -488,7 +488,7 @@ class QueuePerTaskReader(Reader):
         """Delete the queue of a task."""
         queue = self._queue_for(task_id)
         if queue is not None:
-            async with self.parts.sessions.within(self.parts.rpc_timeout) as session:
+            async with self.parts.sessions.within(self.settings.rpc_timeout) as session:
                 if (deletion := self.deletion(task_id)) is not None:
                     await asyncio.wait([deletion])  # later it might delete a new one
                 with self._deleting(task_id, queue.name):

@@ -54,7 +54,7 @@ class ReplyQueueReader(SingleQueueReader):
     async def start(self, session: Session) -> None:
         """Declare the inbox and consume it."""
         if self._consumer is not None and not await self._is_there(session):
-            self.parts.events.emit(QueueLost(self._queue.name))
+            self.settings.events.emit(QueueLost(self._queue.name))
         declared = await session.run(lambda channel: self._queue(channel).declare())
         if declared.consumer_count and self._consumer is None:
             logger.warning(
@@ -93,7 +93,7 @@ class ReplyQueueReader(SingleQueueReader):
             return
         readable = True
         try:
-            for report, document in self.parts.codec.read_all(message):
+            for report, document in self.settings.codec.read_all(message):
                 if isinstance(report, DecodeError):
                     readable = False
                     self.refuse(report, dropped=not self._keep)
@@ -122,7 +122,9 @@ class ReplyQueueReader(SingleQueueReader):
             oldest = self._held.popleft()
             self._held_bytes -= len(oldest.body) + HELD_OVERHEAD
             oldest.reject()
-            self.parts.events.emit(Dropped(None, f"more than {MAX_HELD_BYTES} bytes of the inbox cannot be read here"))
+            self.settings.events.emit(
+                Dropped(None, f"more than {MAX_HELD_BYTES} bytes of the inbox cannot be read here")
+            )
 
     def _acknowledge(self, message: Message) -> None:
         if self._held:

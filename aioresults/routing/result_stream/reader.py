@@ -72,7 +72,7 @@ class ResultStreamReader(SingleQueueReader):
         super().__init__(parts, stream)
         index = Index(index_bytes, index_count, max_age, keeper=self)
         replay = Replay(parts, stream, index, max_age)
-        self.view: Final = StreamView(index, replay, self.waiters, parts.codec, self)
+        self.view: Final = StreamView(index, replay, self.waiters, parts.settings.codec, self)
         #: The last offset that was read; None before the first, and when the stream turned out to be another.
         self._offset: int | None = None
         self._marker = ""
@@ -133,7 +133,7 @@ class ResultStreamReader(SingleQueueReader):
 
     async def _begin_again(self, session: Session) -> None:
         if not await self._is_there(session):
-            self.parts.events.emit(QueueLost(self._queue.name))
+            self.settings.events.emit(QueueLost(self._queue.name))
             self._start_over()
             await session.run(declaring(self._queue))
         await self.start(session)
@@ -156,17 +156,17 @@ class ResultStreamReader(SingleQueueReader):
         if not self.is_caught_up:
             self._marked.clear()
         if await self._is_stalled():
-            self.parts.events.emit(QueueLost(self._queue.name))  # there is another one of its name
+            self.settings.events.emit(QueueLost(self._queue.name))  # there is another one of its name
             self._start_over()
             self._end()
 
     async def _publish_marker(self, session: Session) -> None:
         self._marker = MARKER + uuid.uuid4().hex
-        message = self.parts.codec.single(self._marker, TOMBSTONE)
+        message = self.settings.codec.single(self._marker, TOMBSTONE)
         while True:
             try:
                 producer = self.parts.overrides.Producer(await session.open_publisher())
-                await producer.publish(message, self._queue.name, mandatory=True, timeout=self.parts.rpc_timeout)
+                await producer.publish(message, self._queue.name, mandatory=True, timeout=self.settings.rpc_timeout)
                 return
             except AccessRefused as error:
                 if self._refusal is None:
@@ -225,7 +225,7 @@ class ResultStreamReader(SingleQueueReader):
             return
         self.deduplicator.note(message.properties.message_id)
         try:
-            documents = self.parts.codec.open(message)
+            documents = self.settings.codec.open(message)
         except DecodeError as error:
             self.refuse(error, dropped=False)
             return
@@ -287,7 +287,7 @@ class ResultStreamReader(SingleQueueReader):
             AccessRefused: it never will be.
             DecodeError: what is there cannot be read.
         """
-        if self.parts.store_only:
+        if self.settings.store_only:
             raise ConfigurationError(
                 "this backend is store_only: it does not read the stream, and cannot know of a result"
             )
@@ -296,8 +296,8 @@ class ResultStreamReader(SingleQueueReader):
             meta = await self.view.latest(task_id) if self.view.is_live else None
             if meta is not None and (meta.is_ready or self.parts.sessions.current is None):
                 return meta  # nothing can be known that would say more
-            await self.parts.sessions.wait(self.parts.rpc_timeout)
-            async with fail_after(self.parts.rpc_timeout, "the stream was not read to its end"):
+            await self.parts.sessions.wait(self.settings.rpc_timeout)
+            async with fail_after(self.settings.rpc_timeout, "the stream was not read to its end"):
                 await self._until_marked()
         return await self.view.find(task_id)
 
@@ -307,7 +307,7 @@ class ResultStreamReader(SingleQueueReader):
         Raises:
             BrokerUnavailable: the stream could not be read so far within ``rpc_timeout``, though it goes on coming.
         """
-        async with fail_after(self.parts.rpc_timeout, "the stream was not read to its end"):
+        async with fail_after(self.settings.rpc_timeout, "the stream was not read to its end"):
             known = await asyncio.gather(*map(self.peek, task_ids))
         return [meta for meta in known if meta is not None and meta.is_ready]
 
@@ -315,7 +315,7 @@ class ResultStreamReader(SingleQueueReader):
 
     async def delete(self, task_id: str) -> None:
         """Hide what the stream holds of a task from every reader; return when this one has noticed, if it reads."""
-        await self.parts.sessions.wait(self.parts.rpc_timeout)
+        await self.parts.sessions.wait(self.settings.rpc_timeout)
         while (before := self._tombstones.get(task_id)) is not None:
             await asyncio.wait([before])  # or its tombstone would be taken for the one that follows
         noticed = self._tombstones[task_id] = asyncio.get_running_loop().create_future()
@@ -324,7 +324,7 @@ class ResultStreamReader(SingleQueueReader):
             self.parts.outbox.put(self._queue.name, tombstone)
             await tombstone
             if self.consuming:
-                await asyncio.wait([noticed], timeout=self.parts.rpc_timeout)
+                await asyncio.wait([noticed], timeout=self.settings.rpc_timeout)
         finally:
             del self._tombstones[task_id]
             if not noticed.done():

@@ -224,7 +224,7 @@ class Replay:
 
     def _open(self, message: Message) -> list[Document]:
         try:
-            return self._parts.codec.open(message)
+            return self._parts.settings.codec.open(message)
         except DecodeError:
             return []  # told when it arrived
 
@@ -236,7 +236,7 @@ class Replay:
         Raises:
             BrokerUnavailable: no session, or no message for ``rpc_timeout`` seconds.
         """
-        session = await self._parts.sessions.wait(self._parts.rpc_timeout)
+        session = await self._parts.sessions.wait(self._parts.settings.rpc_timeout)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         progress, ack_every = 0, max(1, prefetch // 10)
 
@@ -265,10 +265,10 @@ class Replay:
             if session.lost.done():
                 raise BrokerUnavailable("the connection was lost while the stream was read")
             if progress() == before:
-                raise BrokerUnavailable(f"nothing came from the stream within {self._parts.rpc_timeout:g} s")
+                raise BrokerUnavailable(f"nothing came from the stream within {self._parts.settings.rpc_timeout:g} s")
             before = progress()
             ends: list[asyncio.Future[Any]] = [done, session.lost]
-            await asyncio.wait(ends, timeout=self._parts.rpc_timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=self._parts.settings.rpc_timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _settle(future: asyncio.Future[None] | None, error: AioResultsError | None) -> None:

@@ -90,8 +90,8 @@ class AMQPBackend:
         store_only: for workers: nothing is consumed, and calls that wait raise ``ConfigurationError``.
         max_cached_results: how many reports are remembered; the least recently used go first; 0 for none. A
             ``ResultStream`` has bounds of its own.
-        max_unclaimed_results, max_unclaimed_bytes: how much a ``ReplyQueue`` keeps of what nobody has asked for. The
-            oldest results go first, and asking for one of those raises ``ResultEvicted``.
+        max_unclaimed_results, max_unclaimed_bytes: count and bytes of the results that a ``ReplyQueue`` keeps before
+            anybody asks for them. The oldest go first; a call that asks for one of those raises ``ResultEvicted``.
         max_result_size: bytes; a larger result fails with ``ResultTooLarge`` before anything is sent.
         max_body_size, max_decompressed_size, max_depth: bytes, bytes, and nested containers. A received message beyond
             these limits is refused unread.
@@ -249,7 +249,7 @@ class AMQPBackend:
         return self
 
     async def close(self) -> None:
-        """Publish what is waiting, within 5 seconds, then end every call that waits with ``BackendClosed``.
+        """Publish the waiting reports, within 5 seconds, then end every call that waits with ``BackendClosed``.
 
         Example::
 
@@ -632,7 +632,7 @@ class AMQPBackend:
         return Watch(reader, task_id, validation.timeout(timeout), take)
 
     async def drain_events(self, timeout: float | None = None) -> dict[str, ResultMeta]:
-        """Wait until ready reports arrive in this process, and return those that did as ``{task_id: meta}``.
+        """Wait for the next ready reports to arrive in this process, and return them as ``{task_id: meta}``.
 
         Example::
 

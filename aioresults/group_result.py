@@ -262,7 +262,7 @@ class GroupResult:
         """
         group = _from_tuple(form, backend)
         if not isinstance(group, GroupResult):
-            raise DecodeError(f"what was saved is the single result {group.id!r}, and no group")
+            raise DecodeError(f"the saved form is the single result {group.id!r}, not a group")
         return group
 
 
@@ -279,7 +279,7 @@ def _from_tuple(form: Any, backend: AMQPBackend) -> Member:
         case (str() as id, members) if id:  # Celery reads a bare id, too
             parent = None
         case _:
-            raise DecodeError("what was saved is not of Celery's form, ((id, parent), members)")
+            raise DecodeError("the saved form is not Celery's form of a group, ((id, parent), members)")
     if members is None:
         return AsyncResult(id, backend, parent=parent)
     if not isinstance(members, (list, tuple)):

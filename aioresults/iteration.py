@@ -1,4 +1,4 @@
-"""Waiting for, and iterating over, what arrives, in callers that may be cancelled at any ``await``."""
+"""Waiting for what arrives, and iterating over it, in callers that may be cancelled at any ``await``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Wait(ABC):
         self._wake = asyncio.Event()
 
     def join(self) -> None:
-        """Begin to wait, or go on."""
+        """Begin to wait, or continue."""
         if self._timeout is not None:
             loop = asyncio.get_running_loop()
             if self._deadline is None:
@@ -43,7 +43,7 @@ class Wait(ABC):
                 self._waiters.join(task_id, self)
 
     def leave(self) -> None:
-        """Wait no longer: what the caller has not seen is left for others, or for the next ``join``."""
+        """Stop waiting: what the caller has not seen is for others, or for the next ``join``. Twice is no error."""
         if self._timer is not None:
             self._timer.cancel()
         for task_id in self._task_ids:
@@ -56,7 +56,7 @@ class Wait(ABC):
 
     @abstractmethod
     def on_report(self, meta: ResultMeta) -> None:
-        """Keep what the caller is to see, and ``_fail`` or set ``_wake``."""
+        """Keep what the caller is to see, then call ``_fail`` or set ``_wake``."""
 
     def on_history(self, reports: Sequence[ResultMeta]) -> None:
         """Keep each report."""
@@ -64,7 +64,7 @@ class Wait(ABC):
             self.on_report(meta)
 
     def on_error(self, task_id: str, error: AioResultsError) -> None:
-        """End the wait, unless the result of this task is here already."""
+        """End the wait, unless the result of this task is already here."""
         if self._is_pending(task_id):
             self._fail(error)
 
@@ -74,7 +74,7 @@ class Wait(ABC):
 
     @abstractmethod
     def _expire(self, timeout: float) -> None:
-        """End the wait, unless everything is here."""
+        """End the wait, unless every result is here."""
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
@@ -97,7 +97,7 @@ class Iteration(ABC, Generic[T]):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._is_over = False
-        #: What waits now. It must not refer to the iteration, which would never be collected then.
+        #: The wait in progress. It must not refer to the iteration, which would then never be collected.
         self._wait: Wait | None = None
 
     @abstractmethod
@@ -131,7 +131,7 @@ class Iteration(ABC, Generic[T]):
         self._end()
 
     def _join(self, wait: Wait) -> None:
-        """Have ``wait`` begin or go on, unless it does already."""
+        """Let ``wait`` begin or continue, unless it is running."""
         if self._wait is None:
             self._wait = wait
             wait.join()
@@ -147,6 +147,6 @@ class Iteration(ABC, Generic[T]):
 
     def __del__(self) -> None:
         if self._wait is not None:
-            with suppress(RuntimeError):  # the loop is closed, and what was waited for with it
+            with suppress(RuntimeError):  # the loop is closed, and so is the wait
                 # Not at once: the garbage collector may run in any thread.
                 self._loop.call_soon_threadsafe(self._wait.leave)

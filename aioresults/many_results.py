@@ -16,11 +16,11 @@ OnMessage = Callable[[ResultMeta], object]
 
 
 class Collector(Wait):
-    """One wait for many tasks: keeps what arrives until its caller takes it. A context manager of the wait.
+    """One wait for many tasks, which keeps what arrives until its caller takes it; a context manager.
 
     Args:
-        done: where the results go, by task id.
-        on_message: is told of every report.
+        done: receives the results, by task id.
+        on_message: called with every report.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Collector(Wait):
         self.leave()
 
     def leave(self) -> None:
-        """Wait no longer; what the caller has not seen arrives once more after the next ``join``."""
+        """Stop waiting; a report that the caller has not seen arrives again after the next ``join``."""
         super().leave()
         for meta in self._arrived:
             del self._done[meta.task_id]
@@ -87,7 +87,7 @@ class Collector(Wait):
         """Wait until every result is here, and take them; raise the error that ends the wait before."""
         while self._pending and self._error is None:
             await self._woken()
-        if self._error is not None:  # also when it came with the last report
+        if self._error is not None:  # even if it arrived with the last report
             raise self._error
         self._arrived.clear()
         self.take(self._task_ids)
@@ -134,7 +134,7 @@ class ResultIterator(Iteration[tuple[str, ResultMeta]]):
                 self._timed_out = error
             self._known = deque(done.values())
         else:
-            self._known = deque(done.values())  # before the collector adds what others wait for and have not taken
+            self._known = deque(done.values())  # before the collector adds what other waits have not taken
             self._collector = self._results._collector(done)
             self._join(self._collector)
 
@@ -192,7 +192,7 @@ class ManyResults:
         return {task_id: meta for task_id in self._task_ids if (meta := self._reader.ready(task_id)) is not None}
 
     def _collector(self, done: dict[str, ResultMeta]) -> Collector:
-        """Return a wait for those that are not in ``done``; it adds them there."""
+        """Return a wait for the tasks that are not in ``done``; it adds their results there."""
         pending = [task_id for task_id in self._task_ids if task_id not in done]
         return Collector(self._reader.waiters, pending, done, timeout=self._timeout, on_message=self._on_message)
 

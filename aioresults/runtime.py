@@ -51,13 +51,13 @@ class RuntimeOwner(Overrides, Protocol):
     """What a lifetime asks of its backend."""
 
     def _own(self, entity: Exchange | Queue) -> Exchange | Queue:
-        """Return an exchange or a queue as one of the backend's own classes."""
+        """Return an exchange or a queue as an instance of the backend's own classes."""
 
     def on_reply_declare(self, task_id: str) -> list[Queue]:
-        """Return the queues that are declared when a report about ``task_id`` finds none."""
+        """Return the queues to declare when a report about ``task_id`` finds none."""
 
     async def _on_session(self, session: Session) -> None:
-        """A session is about to be used: declare what the user's own code needs."""
+        """Declare what the user's own code needs; called before a session is used."""
 
 
 class Runtime:

@@ -22,12 +22,12 @@ class Watcher(Wait):
 
     def __init__(self, waiters: Waiters, task_id: str, timeout: float | None) -> None:
         super().__init__(waiters, [task_id], timeout)
-        #: The last report that was kept, of those that are not ready.
+        #: The last report that was kept and is not ready.
         self._newest: ResultMeta | None = None
         self._reports: deque[ResultMeta] = deque(maxlen=BUFFER)
 
     def leave(self) -> None:
-        """Wait no longer; a ready report that the caller has not seen comes again."""
+        """Stop waiting; a ready report that the caller has not seen arrives again."""
         super().leave()
         if self._reports and self._reports[-1].is_ready:
             self._reports.pop()
@@ -45,7 +45,7 @@ class Watcher(Wait):
         super().on_history(reports[known[-1] if known else 0 :])
 
     def _is_pending(self, task_id: str) -> bool:
-        return True  # what ends the wait is raised after the reports that are here
+        return True  # an error is raised only after the reports that are here
 
     def _expire(self, timeout: float) -> None:
         self._fail(ResultTimeout(timeout, self._task_ids))

@@ -13,7 +13,7 @@ from aioresults.messaging import Consumer, Message, Queue
 from aioresults.routing.base import Reader, ReaderParts
 from aioresults.sessions.sessions import Session
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Seconds before a queue is consumed again that could not be.
 RETRY_INTERVAL: Final = 1.0

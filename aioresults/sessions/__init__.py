@@ -1,1 +1,1 @@
-"""Live sessions with the broker, channels for what is asked of it, and the outbox of what is published."""
+"""Live sessions with the broker, channels for requests to it, and the outbox of reports to publish."""

@@ -74,6 +74,15 @@ def test_the_package_keeps_its_shape() -> None:
     assert not found, "\n".join(["", *found])
 
 
+def test_no_two_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = {}
+    for module in read(PACKAGE):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{module.path}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def violations(package: Path) -> list[str]:
     """Everything that is wrong with the package in that folder, a line each."""
     modules = {module.name: module for module in read(package)}

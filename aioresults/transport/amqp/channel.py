@@ -59,7 +59,7 @@ class ChannelCalls:
 
     def __init__(self, connection: Connection, channel: object, underlay: Any) -> None:
         self.connection = connection
-        self.is_closed = False
+        self.is_closed: bool = False
         self._channel = channel
         self._underlay = underlay
         self._turn = asyncio.Lock()

@@ -22,7 +22,7 @@ from aioresults.transport.amqp.shared_socket import SharedSocket, SocketFactory
 from aioresults.transport.amqp.translate_errors import translate, translate_connect
 from aioresults.transport.base import OnBlocked, OnClose
 
-logger = logging.getLogger("aioresults")
+logger: Final = logging.getLogger("aioresults")
 
 #: Seconds for an attempt to connect to succeed after its caller has left.
 GIVE_UP_TIMEOUT: Final = 0.5

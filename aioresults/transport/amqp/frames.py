@@ -175,7 +175,7 @@ class BasicGet(_AnyName, spec.Basic.Get):
 # Read
 
 
-class Receiver(Channel, Protocol):
+class ReceivingChannel(Channel, Protocol):
     """The channel that is told what arrived on it, in order."""
 
     def delivered(self, delivery: Delivery) -> None: ...
@@ -194,7 +194,7 @@ class FrameAssembler:
 
     __slots__ = ("_began", "_channel", "_chunks", "_missing", "_properties")
 
-    def __init__(self, channel: Receiver) -> None:
+    def __init__(self, channel: ReceivingChannel) -> None:
         self._channel = channel
         #: What the method before the message that is being received said; None between messages.
         self._began: Delivery | MessageReturned | None = None

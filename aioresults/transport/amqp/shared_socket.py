@@ -61,7 +61,7 @@ class SharedSocket(asyncio.BufferedProtocol):
         #: Why the broker, or something that it sent, ended the connection: what an attempt to connect then raises.
         self.fault: BrokerUnavailable | None = None
         #: Bytes that a frame may have; 0 for any number.
-        self.frame_max = 0
+        self.frame_max: int = 0
         #: The channels whose messages do not go through aiormq.
         self.channels: Final[dict[int, frames.FrameAssembler]] = {}
         #: The channels that were closed by either side, until they are opened again.

@@ -50,7 +50,7 @@ CLOSE_TIMEOUT: Final = 3.0
 
 
 class ChannelCalls:
-    """The calls that have an answer of their own, and how a channel ends: the same on every connection.
+    """The calls that have an answer of their own, and the end of a channel: both are the same on every connection.
 
     Args:
         channel: the aio-pika channel, kept so that it lives as long.
@@ -82,7 +82,7 @@ class ChannelCalls:
         return lambda: self._callbacks.pop(key, None)
 
     def ended(self, reason: AioResultsError) -> None:
-        """Tell those who have to know that this channel is gone; the first reason counts."""
+        """End the channel: later calls fail, and the callbacks are called. Only the first reason counts."""
         if self._reason is None:
             self._reason = reason
             self.is_closed = True
@@ -361,7 +361,7 @@ class AMQPChannel(ChannelCalls):
             hand_over(on_message, delivery)
 
     def fetched(self, delivery: Delivery | None) -> None:
-        """Hand a message to whoever got it, or None when the queue is empty."""
+        """End the pending get, with None when the queue is empty."""
         if self._getting is not None and not self._getting.done():
             self._getting.set_result(delivery)
 

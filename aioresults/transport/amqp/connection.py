@@ -228,7 +228,7 @@ class AMQPConnection:
         return [channel for channel in self._channels.values() if channel is not None]
 
     def _free_number(self) -> int:
-        """Choose a number that was not used for as long as can be.
+        """Return the number whose last use is longest ago.
 
         aiormq takes a number for free when it reads that the broker closed the channel. Its answer to that is sent by
         another task, a moment later. A channel opened in between, with the same number, makes the broker close the

@@ -196,7 +196,7 @@ class FrameAssembler:
 
     def __init__(self, channel: ReceivingChannel) -> None:
         self._channel = channel
-        #: What the method before the message that is being received said; None between messages.
+        #: What the method of the incoming message said; None between messages.
         self._began: Delivery | MessageReturned | None = None
         self._properties: Properties | None = None
         self._chunks: list[bytes] = []

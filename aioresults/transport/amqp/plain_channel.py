@@ -1,8 +1,8 @@
 """A channel whose messages go through aiormq, over its public calls alone.
 
 For connections that others opened (``connection=``), which stay as they are, and for an aiormq that does not let us
-open the socket. Slower, and with two gaps that nothing public closes: nobody is told that the broker blocks publishers,
-and before aiormq 7.1 not that it cancelled a consumer.
+open the socket. It is slower, and two things stay unknown, because nothing public tells them: that the broker blocks
+publishers, and, before aiormq 7.1, that the broker has cancelled a consumer.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PlainChannel(ChannelCalls):
     ) -> None:
         if self.is_closed:
             raise self.closed_error()
-        write_properties(properties)  # raises what it raises on a socket of ours
+        write_properties(properties)  # raises EncodeError for the same as on a socket of ours
 
         async def publish() -> None:
             await self._until_room()

@@ -1,7 +1,7 @@
 """The properties of a message and its header table, as they stand in a content header (AMQP 0-9-1, 4.2.5 and 4.2.6).
 
-The bytes and the values are those of pamqp. It is not used for them: it needs some forty calls for the properties of
-one message, and copies what is left of a table before each value, so that an array of 130,900 voids costs seconds.
+The bytes and the values are those of pamqp, which is not used here: it makes some forty calls for the properties of one
+message, and copies the rest of a table before it reads each value, so that an array of 130,900 voids costs seconds.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _read_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
 
 
 def _stop(data: bytes, at: int) -> int:
-    """Return where that ends whose length stands at ``at``."""
+    """Return where a value ends whose length stands at ``at``."""
     stop: int = at + 4 + _LENGTH.unpack_from(data, at)[0]
     if stop > len(data):
         raise ValueError("a value that is longer than its frame")

@@ -47,7 +47,7 @@ class SocketOwner(Protocol):
 class SharedSocket(asyncio.BufferedProtocol):
     """Splits what arrives into frames, and writes whole frames: ours at once, and aiormq's in order with them.
 
-    A buffered protocol, because asyncio reads up to 256 KiB at once for others.
+    It is a buffered protocol because asyncio reads up to 256 KiB at once for others.
     """
 
     def __init__(self) -> None:
@@ -56,9 +56,9 @@ class SharedSocket(asyncio.BufferedProtocol):
         self._stream = asyncio.StreamReaderProtocol(self.reader, loop=self._loop)
         self._transport: asyncio.Transport
         self.writer: FilteringWriter
-        #: Who is told what happens; None until aiormq has opened the connection.
+        #: None until aiormq has opened the connection.
         self.owner: SocketOwner | None = None
-        #: Why the broker, or something that it sent, ended the connection: what an attempt to connect then raises.
+        #: Why the connection ended, if the broker said so or sent what cannot be read. An attempt to connect raises it.
         self.fault: BrokerUnavailable | None = None
         #: Bytes that a frame may have; 0 for any number.
         self.frame_max: int = 0
@@ -67,7 +67,7 @@ class SharedSocket(asyncio.BufferedProtocol):
         #: The channels that were closed by either side, until they are opened again.
         self.closing: Final[set[int]] = set()
         self._buffer = memoryview(bytearray(READ_SIZE))
-        #: The beginning of a frame, in pieces; how many bytes that is, and with how many there is more to do.
+        #: The pieces of an incomplete frame, their size, and the size at which they are looked at again.
         self._pieces: list[bytes] = []
         self._have = 0
         self._needed = frames.HEAD_SIZE
@@ -77,7 +77,7 @@ class SharedSocket(asyncio.BufferedProtocol):
         self._of_aiormq = b""
 
     def abort(self) -> None:
-        """Close the socket at once, if it is open."""
+        """Close the socket at once; safe to call twice."""
         self._transport.abort()
 
     # What the event loop calls
@@ -157,7 +157,7 @@ class SharedSocket(asyncio.BufferedProtocol):
         return at
 
     def _show_life(self, is_aiormqs: bool) -> None:
-        """Give aiormq a heartbeat now and then: it takes a connection for dead on which it sees no frames."""
+        """Give aiormq a heartbeat now and then: it gives up a connection on which it sees no frames."""
         now = self._loop.time()
         if not is_aiormqs and now - self._told_aiormq >= SIGN_OF_LIFE:
             self.reader.feed_data(frames.HEARTBEAT)
@@ -220,9 +220,8 @@ class SharedSocket(asyncio.BufferedProtocol):
         data, at, kept = self._of_aiormq + data, 0, []
         while len(data) - at >= frames.AROUND:
             kind, number, size = _HEAD(data, at)
-            stop = (
-                at + 8 if kind not in _KINDS else at + size + frames.AROUND
-            )  # it begins with 8 bytes that are no frame
+            is_header = kind not in _KINDS  # the protocol header, 8 bytes that are no frame
+            stop = at + (8 if is_header else size + frames.AROUND)
             if stop > len(data):
                 break
             method = data[at + frames.HEAD_SIZE : at + frames.HEAD_SIZE + 4] if kind == frames.METHOD else b""

@@ -436,6 +436,22 @@ class TestPoison:
         assert caller.stats()["undecodable"] == 1
         await eventually(lambda: raw.is_ready(caller.reply_to or "", 0))
 
+    async def test_a_named_inbox_leaves_what_cannot_be_read_to_its_successor(self, lab: Lab) -> None:
+        name, task_ids = new_name(), [new_id() for _ in range(60)]
+        caller = await lab.open(routing=ReplyQueue(name), signing_key=b"old")
+        old, new = await lab.open(signing_key=b"old"), await lab.open(signing_key=b"new")
+        for task_id in task_ids:
+            worker = new if task_id in task_ids[::3] else old
+            await worker.store_result(task_id, task_id, request=to(caller))
+        for task_id in set(task_ids).difference(task_ids[::3]):
+            assert await caller.wait_for(task_id, timeout=30) == task_id
+        await eventually(lambda: caller.stats()["received"] == 60)
+        await caller.close()
+        successor = await lab.open(routing=ReplyQueue(name), signing_key=[b"old", b"new"])
+        for task_id in task_ids[::3]:
+            assert await successor.wait_for(task_id, timeout=30) == task_id
+        assert successor.stats()["received"] == 20
+
     async def test_a_named_inbox_keeps_what_cannot_be_read_within_a_bound(
         self, lab: Lab, worker: AMQPBackend, raw: Raw, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, Self
 
 from aioresults import validation
-from aioresults.errors import AioResultsError, ConfigurationError, DecodeError, ResultTimeout
+from aioresults.errors import (
+    AioResultsError,
+    BacklogLimitExceeded,
+    ConfigurationError,
+    DecodeError,
+    NotFound,
+    ResultTimeout,
+)
 from aioresults.events import Dropped, Unreadable
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import ResultMeta
@@ -22,6 +30,7 @@ from aioresults.serialization import Document
 from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.settings import Settings
+from aioresults.transport import Channel
 from aioresults.waiting.memory import Deduplicator, Memory
 from aioresults.waiting.waiters import Waiter, Waiters
 
@@ -87,7 +96,8 @@ class ReaderParts:
 class Routing(ABC):
     """Says where results go and what must exist for them, without I/O; makes the reader that brings them in.
 
-    An immutable value. A subclass overrides ``destination_for`` and ``reader``, and of the rest what differs.
+    An immutable value. A subclass overrides ``reader``, and of the rest what differs. By itself a report goes to the
+    default exchange, with the routing key of its task.
     """
 
     #: Whether a result that was read is still there for whoever asks next, in any process.
@@ -127,13 +137,15 @@ class Routing(ABC):
         """
         return validation.short_task_id(task_id)
 
-    @abstractmethod
     def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
         """Return routing key and correlation id of a report about ``task_id``, whose own key is ``rkey``.
+
+        By itself the task's own key, and the request's correlation id or else the task id.
 
         Raises:
             ConfigurationError: ``request`` does not say what must be known.
         """
+        return rkey, correlation_id_of(task_id, request)
 
     def coalesces(self, routing_key: str) -> bool:
         """Whether many reports for this routing key may travel in one message: not where others read it."""
@@ -336,6 +348,66 @@ class Reader:
             return waiter.result()
         finally:
             waiter.leave()
+
+    @asynccontextmanager
+    async def look(
+        self, task_id: str, limit: int = DEFAULT_BACKLOG_LIMIT
+    ) -> AsyncIterator[dict[str, tuple[Message, ResultMeta | DecodeError]]]:
+        """Read the queue of a task to its end; what is not acknowledged when the block ends goes back to it.
+
+        Gives, for each task that has a report there, the report that counts and its message, or the error if none of
+        its messages can be read. Reports that the one that counts has replaced are acknowledged. Nothing is declared:
+        where there is no queue, the dict is empty. Until the block ends, no consumer and no other look gets what this
+        one has, so looks of one process wait for each other.
+
+        Example::
+
+            async with self.look(task_id) as found:
+                if task_id in found:
+                    message, report = found[task_id]
+                    message.ack()
+
+        Args:
+            limit: messages that may be read.
+
+        Raises:
+            BacklogLimitExceeded: the queue holds ``limit`` messages or more.
+            BrokerUnavailable: no session, or no end, within ``rpc_timeout``.
+
+        Cancelling is safe: everything goes back.
+        """
+        queue = self.parts.overrides.queue_for(task_id)
+        found: dict[str, tuple[Message, ResultMeta | DecodeError]] = {}
+        channel: Channel | None = None
+        try:
+            async with self.parts.sessions.within(self.settings.rpc_timeout) as session:
+                channel = await session.consumer(0)
+                with suppress(NotFound):
+                    for _ in range(limit):
+                        if queue is None or (message := await queue(channel).get()) is None:
+                            break
+                        self._find(message, found)
+                    else:
+                        raise BacklogLimitExceeded(task_id, limit)
+            yield found
+        finally:
+            if channel is not None:
+                await channel.close()
+
+    def _find(self, message: Message, found: dict[str, tuple[Message, ResultMeta | DecodeError]]) -> None:
+        try:
+            new = self.settings.codec.read(message)
+        except DecodeError as error:
+            found.setdefault(error.task_id or "", (message, error))
+            return
+        before, old = found.get(new.task_id, (None, None))
+        if before is None or not isinstance(old, ResultMeta):
+            found[new.task_id] = message, new
+        elif self.waiters.supersedes(new.status, old.status):
+            before.ack()
+            found[new.task_id] = message, new
+        else:
+            message.ack()
 
     # Forgetting
 

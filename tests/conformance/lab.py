@@ -20,6 +20,7 @@ from aioresults.transport import Channel, transport_for
 from aioresults.transport.base import Connection, DeclareOk, Delivery, Properties
 from aioresults.transport.memory import MemoryBroker
 from tests.eventually import eventually
+from tests.pages import names_of
 from tests.proxy import Proxy
 
 
@@ -36,6 +37,9 @@ class Layout:
     returns: bool = True
     #: Nobody takes a result: all read the same stream, again and again, and each a moment after it was stored.
     shared: bool = False
+    #: The queue of a task, where it has one, is deleted with its result, which tells whoever waits elsewhere; otherwise
+    #: it is shared with other tasks, and stays.
+    own_queue: bool = True
 
     def fresh(self) -> Self:
         """Return it for one test: with a stream of its own, where all share one."""
@@ -48,6 +52,7 @@ LAYOUTS = {
     "last_value": Layout(lambda: QueuePerTask(last_value=True), history=False),
     "reply_queue": Layout(ReplyQueue, by_id=False, returns=False),
     "stream": Layout(ResultStream, shared=True),
+    "group_queue": Layout(names_of("docs/architecture.md")["GroupQueue"], own_queue=False),
     "celery": Layout(QueuePerTask.celery, returns=False),
     "celery_amqp_backend": Layout(QueuePerTask.celery_amqp_backend, returns=False),
 }
@@ -105,8 +110,9 @@ def queue_of(backend: AMQPBackend, task_id: str) -> str:
 class Raw:
     """The broker as any other client sees it."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], layout: Layout) -> None:
         self._connect = connect
+        self._layout = layout
         self._connection: Connection | None = None
 
     async def channel(self) -> Channel:
@@ -145,6 +151,11 @@ class Raw:
         queue = await self.queue(name)
         return None if queue is None else queue.consumer_count
 
+    @property
+    def nothing(self) -> int | None:
+        """What ``ready`` returns for the queue of a task of which nothing is left."""
+        return None if self._layout.own_queue else 0
+
     async def is_ready(self, name: str, count: int | None) -> bool:
         """Whether a queue has so many ready messages; None: whether it is not there."""
         return await self.ready(name) == count
@@ -176,7 +187,7 @@ class Raw:
         queue = backend.queue_for(task_id)
         if queue is not None:
             await eventually(lambda: not backend.stats().get("deleting"))
-            await eventually(lambda: self.is_ready(queue.name, None))
+            await eventually(lambda: self.is_ready(queue.name, self.nothing))
 
     async def returned(self, backend: AMQPBackend, task_id: str) -> None:
         """Return when the one report of a task that was handed back is in its queue again, where it has one.
@@ -260,7 +271,7 @@ class Lab:
 
     def raw(self) -> Raw:
         """Return any other client, which connects around the proxy."""
-        return Raw(self._connect)
+        return Raw(self._connect, self.layout)
 
     async def _connect(self) -> Connection:
         connection = await transport_for(self._direct_url).connect()

@@ -203,7 +203,7 @@ async def test_on_the_memory_broker(lab: Lab, memory: MemoryBroker, raw: Raw) ->
     info = memory.queue(queue.name)
     assert info is not None
     assert (info.durable, info.auto_delete, info.exclusive) == (queue.durable, queue.auto_delete, False)
-    assert dict(info.arguments) == dict(queue.queue_arguments or {})
+    assert dict(info.arguments) == dict(queue.arguments or {})
     await queue(await raw.channel()).declare()
     assert await backend.wait_for(task_id, timeout=30) == 1
     await raw.gone(backend, task_id)

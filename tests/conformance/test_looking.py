@@ -237,7 +237,7 @@ class TestForget:
         await store(task_id, 1)
         await caller.get_task_meta(task_id)
         await caller.forget(task_id)
-        assert await raw.queue(caller.rkey(task_id)) is None
+        assert await raw.ready(caller.rkey(task_id)) == (raw.nothing if caller.queue_for(task_id) else None)
         assert caller.stats()["cached"] == 0
         assert (await caller.get_task_meta(task_id)).status == "PENDING"
 
@@ -261,7 +261,7 @@ class TestForget:
         assert caller.stats()["waiting"] == 0
         await raw.gone(caller, task_id)
 
-    @where(by_id=True)
+    @where(by_id=True, own_queue=True)
     async def test_who_waits_in_another_process_is_told(
         self, caller: AMQPBackend, third: AMQPBackend, raw: Raw
     ) -> None:
@@ -311,7 +311,7 @@ class TestForget:
             assert (await beside, await after) == (turn, turn)
             await caller.forget(task_id)
 
-    @where(by_id=True, shared=False)
+    @where(by_id=True, shared=False, own_queue=True)
     async def test_waiting_anew_before_it_is_answered(self, lab: Lab, store: Store, raw: Raw) -> None:
         """The broker cancels the consumer of a queue that it deletes, and may be late to answer who had it deleted."""
         answer = asyncio.Event()

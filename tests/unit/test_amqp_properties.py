@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.metadata import version
 from time import perf_counter
 from typing import Any
 
@@ -52,10 +54,18 @@ def as_pamqp_has_them(properties: Properties) -> spec.Basic.Properties:
     return spec.Basic.Properties(message_type=fields.pop("type"), timestamp=moment, **fields)
 
 
+def by_pamqp(write: Callable[[], bytes]) -> bytes:
+    try:
+        return write()
+    except struct.error:
+        assume(False)  # pamqp 3 cannot write some negative numbers
+        raise
+
+
 @given(PROPERTIES)
 def test_as_pamqp_has_them(properties: Properties) -> None:
     written = write_properties(properties)
-    assert written == as_pamqp_has_them(properties).marshal()
+    assert written == by_pamqp(as_pamqp_has_them(properties).marshal)
     assert read_properties(b"xy" + written, 2) == properties
 
 
@@ -108,6 +118,11 @@ FIELD = st.tuples(KINDS, st.binary(max_size=12)).map(b"".join)
 BYTES = st.binary(max_size=40) | st.lists(FIELD.map(lambda value: b"\x01a" + value), max_size=4).map(b"".join)
 
 
+#: pamqp 3 goes round for ever in some tables that are cut short.
+needs_pamqp_4 = pytest.mark.skipif(version("pamqp").startswith("3."), reason="pamqp 3 hangs on what is malformed")
+
+
+@needs_pamqp_4
 @given(BYTES)
 def test_any_table_is_what_pamqp_reads_or_none(written: bytes) -> None:
     data = struct.pack(">I", len(written)) + written
@@ -121,10 +136,7 @@ def test_any_table_is_what_pamqp_reads_or_none(written: bytes) -> None:
 
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
 def test_any_table_of_pamqps_is_read(table: dict[str, Any]) -> None:
-    try:
-        data = encode.field_table(table)
-    except struct.error:
-        assume(False)  # pamqp 3 cannot write some negative numbers
+    data = by_pamqp(lambda: encode.field_table(table))
     ours = read_properties(b"\x20\x00" + data, 0).headers
     assert same(ours, decode.field_table(data)[1])
 

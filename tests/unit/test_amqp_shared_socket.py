@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.metadata import version
 from typing import Any, cast
 
 import pamqp.frame
@@ -201,6 +202,9 @@ def test_every_frame_comes_once_and_in_order(data: st.DataObject, things: list[t
 
 # Anything may arrive
 
+#: pamqp 3 goes round for ever in some tables that are cut short.
+needs_pamqp_4 = pytest.mark.skipif(version("pamqp").startswith("3."), reason="pamqp 3 hangs on what is malformed")
+
 
 def as_ours(properties: spec.Basic.Properties) -> Properties | None:
     """Return what pamqp has read; None where it differs on purpose."""
@@ -277,6 +281,7 @@ def is_same(ours: Told, pamqps: Told) -> bool:
     return True
 
 
+@needs_pamqp_4
 @given(st.data(), THINGS, st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3))
 def test_whatever_arrives_is_what_pamqp_reads_or_ends_the_connection(
     data: st.DataObject, things: list[tuple[str, int]], errors: list[tuple[int, int]]

@@ -40,7 +40,7 @@ from aioresults.runtime import Runtime
 from aioresults.serialization import ReportCodec, Serializers, convert
 from aioresults.sessions.outbox import PendingStore
 from aioresults.sessions.sessions import Session
-from aioresults.settings import Settings
+from aioresults.settings import BackendSettings
 from aioresults.transport import Channel, transport_for
 from aioresults.waiting.waiters import Waiter
 from aioresults.watch import Observer, Watch
@@ -160,7 +160,7 @@ class AMQPBackend:
         kept = validation.expires(expires)
         options = RoutingOptions(exchange, exchange_type, auto_delete, self.persistent, kept)
         self._routing = checked(QueuePerTask() if routing is None else routing).configured(options)
-        self._settings = Settings(
+        self._settings = BackendSettings(
             transport=transport_for(
                 url, connection=connection, heartbeat=validation.count("heartbeat", heartbeat), ssl_context=ssl_context
             ),

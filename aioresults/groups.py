@@ -20,7 +20,7 @@ from aioresults.results import ResultMeta
 from aioresults.routing.base import OURS
 from aioresults.sessions.outbox import Outbox, PendingStore
 from aioresults.sessions.sessions import Session, Sessions
-from aioresults.settings import Settings
+from aioresults.settings import BackendSettings
 
 PREFIX: Final = OURS + "group."
 
@@ -35,7 +35,7 @@ class Groups:
 
     exchange: Final = ""
 
-    def __init__(self, sessions: Sessions, settings: Settings, producer: type[Producer]) -> None:
+    def __init__(self, sessions: Sessions, settings: BackendSettings, producer: type[Producer]) -> None:
         self._sessions = sessions
         self._settings = settings
         self._codec = settings.codec

@@ -29,7 +29,7 @@ from aioresults.messaging import Exchange, Queue, declaring
 from aioresults.routing.base import Overrides, ReaderParts, Routing
 from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
-from aioresults.settings import Settings
+from aioresults.settings import BackendSettings
 
 logger: Final = logging.getLogger("aioresults")
 
@@ -66,7 +66,7 @@ class Runtime:
     It prepares each session (``SessionOwner``), and tells the outbox where to publish (``Destinations``).
     """
 
-    def __init__(self, settings: Settings, routing: Routing, backend: RuntimeOwner) -> None:
+    def __init__(self, settings: BackendSettings, routing: Routing, backend: RuntimeOwner) -> None:
         self._settings = settings
         self._backend = backend
         self._routing = routing

@@ -13,7 +13,7 @@ from aioresults.transport import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class BackendSettings:
     """The parameters of ``AMQPBackend`` that count beyond its constructor, each as it is explained there."""
 
     transport: Transport

@@ -29,7 +29,7 @@ from aioresults.results import ResultMeta
 from aioresults.serialization import Document
 from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
-from aioresults.settings import Settings
+from aioresults.settings import BackendSettings
 from aioresults.transport import Channel
 from aioresults.waiting.memory import Deduplicator, Memory
 from aioresults.waiting.waiters import Waiter, Waiters
@@ -75,7 +75,7 @@ class ReaderParts:
     sessions: Sessions
     outbox: Outbox
     overrides: Overrides
-    settings: Settings
+    settings: BackendSettings
 
     def memory(self, *, keeps_unclaimed: bool) -> Memory:
         """Return a memory within the backend's limits.

@@ -7,7 +7,7 @@ from typing import Any
 from aioresults.events import Events
 from aioresults.retry import RetryPolicy
 from aioresults.routing import ReaderParts
-from aioresults.settings import Settings
+from aioresults.settings import BackendSettings
 
 
 def parts(
@@ -15,7 +15,7 @@ def parts(
 ) -> ReaderParts:
     """Return the parts of a reader that has neither sessions nor an outbox."""
     nothing: Any = None
-    settings = Settings(
+    settings = BackendSettings(
         transport=nothing,
         codec=codec,
         events=events,

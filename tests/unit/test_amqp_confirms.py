@@ -1,72 +1,94 @@
-"""Publishes and the broker's answers to them."""
+"""Publishes on one channel, and the broker's answers to them."""
 
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
-from aioresults.errors import AioResultsError, BrokerUnavailable, MessageNacked, MessageReturned
-from aioresults.transport.amqp.channel import Confirms
+from aioresults.errors import BrokerUnavailable, MessageNacked, MessageReturned
+from aioresults.transport.amqp.channel import AMQPChannel
+from aioresults.transport.base import Properties
 
 
-def outcomes(futures: list[asyncio.Future[None]]) -> list[type[BaseException] | str]:
-    def outcome(future: asyncio.Future[None]) -> type[BaseException] | str:
-        if not future.done():
+def channel_with_confirms() -> AMQPChannel:
+    """Return a channel whose socket takes everything and answers nothing."""
+    underlay = SimpleNamespace(closing=asyncio.get_running_loop().create_future(), number=1)
+    socket: Any = SimpleNamespace(channels={}, closing=set(), frame_max=0, write=lambda data: None)
+    connection: Any = SimpleNamespace(is_closed=False)
+    return AMQPChannel(connection, None, underlay, socket, confirms=True)
+
+
+async def publishes(channel: AMQPChannel, *message_ids: str) -> list[asyncio.Task[None]]:
+    """Publish a message for each id, in order."""
+    tasks = [asyncio.create_task(channel.basic_publish(b"", Properties(message_id=each))) for each in message_ids]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def outcomes(tasks: list[asyncio.Task[None]]) -> list[type[BaseException] | str]:
+    def outcome(task: asyncio.Task[None]) -> type[BaseException] | str:
+        if not task.done():
             return "pending"
-        if future.cancelled():
+        if task.cancelled():
             return "cancelled"
-        error = future.exception()
+        error = task.exception()
         return "confirmed" if error is None else type(error)
 
-    return [outcome(future) for future in futures]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return [outcome(task) for task in tasks]
 
 
-def publishes(confirms: Confirms, count: int) -> list[asyncio.Future[None]]:
-    return [confirms.expect(f"id-{number}") for number in range(1, count + 1)]
+async def end(channel: AMQPChannel, tasks: list[asyncio.Task[None]]) -> None:
+    channel.ended(BrokerUnavailable("lost"))
+    await asyncio.wait(tasks)
 
 
 async def test_answers_of_one_and_of_many() -> None:
-    confirms = Confirms()
-    futures = publishes(confirms, 6)
-    confirms.answer(2, multiple=False, ack=True)
-    assert outcomes(futures) == ["pending", "confirmed", "pending", "pending", "pending", "pending"]
-    confirms.answer(4, multiple=True, ack=True)
-    assert outcomes(futures) == ["confirmed"] * 4 + ["pending"] * 2
-    confirms.answer(6, multiple=True, ack=False)
-    assert outcomes(futures) == ["confirmed"] * 4 + [MessageNacked] * 2
-    assert len(confirms) == 0
-    confirms.answer(6, multiple=False, ack=True)  # once more: nobody waits for it
+    channel = channel_with_confirms()
+    tasks = await publishes(channel, *"abcdef")
+    channel.confirmed(2, multiple=False, ack=True)
+    assert await outcomes(tasks) == ["pending", "confirmed", "pending", "pending", "pending", "pending"]
+    channel.confirmed(4, multiple=True, ack=True)
+    assert await outcomes(tasks) == ["confirmed"] * 4 + ["pending"] * 2
+    channel.confirmed(6, multiple=True, ack=False)
+    assert await outcomes(tasks) == ["confirmed"] * 4 + [MessageNacked] * 2
+    channel.confirmed(6, multiple=False, ack=True)  # once more: nobody waits for it
+    (later,) = await publishes(channel, "g")
+    channel.confirmed(7, multiple=False, ack=True)
+    assert await outcomes([later]) == ["confirmed"]
 
 
 async def test_a_message_that_comes_back_is_known_by_its_id() -> None:
-    confirms = Confirms()
-    futures = [*publishes(confirms, 3), confirms.expect("id-2")]
-    error: AioResultsError = MessageReturned("", "q")
-    assert isinstance(error, MessageReturned)
-    confirms.give_back("id-2", error)
-    assert outcomes(futures) == ["pending", MessageReturned, "pending", "pending"]
-    confirms.give_back("id-2", error)
-    confirms.give_back("of somebody else", error)
-    confirms.give_back(None, error)
-    assert outcomes(futures) == ["pending", MessageReturned, "pending", MessageReturned]
-    confirms.answer(4, multiple=True, ack=True)
-    assert outcomes(futures) == ["confirmed", MessageReturned, "confirmed", MessageReturned]
+    channel = channel_with_confirms()
+    tasks = await publishes(channel, "a", "b", "c", "b")
+    error = MessageReturned("", "q")
+    channel.returned("b", error)
+    assert await outcomes(tasks) == ["pending", MessageReturned, "pending", "pending"]
+    channel.returned("b", error)
+    channel.returned("of somebody else", error)
+    channel.returned(None, error)
+    assert await outcomes(tasks) == ["pending", MessageReturned, "pending", MessageReturned]
+    channel.confirmed(4, multiple=True, ack=True)
+    assert await outcomes(tasks) == ["confirmed", MessageReturned, "confirmed", MessageReturned]
 
 
 async def test_who_left_is_not_told() -> None:
-    confirms = Confirms()
-    futures = publishes(confirms, 3)
-    for future in futures:
-        future.cancel()
-    confirms.give_back("id-1", MessageReturned("", "q"))
-    confirms.answer(2, multiple=True, ack=False)
-    confirms.fail(BrokerUnavailable("lost"))
-    assert outcomes(futures) == ["cancelled"] * 3
-    assert len(confirms) == 0
+    channel = channel_with_confirms()
+    tasks = await publishes(channel, *"abc")
+    for task in tasks:
+        task.cancel()
+    assert await outcomes(tasks) == ["cancelled"] * 3
+    channel.returned("a", MessageReturned("", "q"))
+    channel.confirmed(2, multiple=True, ack=False)
+    await end(channel, tasks)
+    assert await outcomes(tasks) == ["cancelled"] * 3
 
 
 async def test_what_was_not_answered_fails() -> None:
-    confirms = Confirms()
-    futures = publishes(confirms, 2)
-    confirms.answer(1, multiple=False, ack=True)
-    confirms.fail(BrokerUnavailable("lost"))
-    assert outcomes(futures) == ["confirmed", BrokerUnavailable]
+    channel = channel_with_confirms()
+    tasks = await publishes(channel, *"ab")
+    channel.confirmed(1, multiple=False, ack=True)
+    await end(channel, tasks)
+    assert await outcomes(tasks) == ["confirmed", BrokerUnavailable]

@@ -16,6 +16,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -68,20 +69,18 @@ class SubscriptionState(Enum):
     CLOSING = "closing"
 
 
+@dataclass(slots=True, eq=False)
 class Subscription:
     """The consumer of one task's queue, and the deliveries that are not settled yet."""
 
-    __slots__ = ("consumer", "message", "meta", "set_aside", "state", "task_id")
-
-    def __init__(self, task_id: str, consumer: Consumer) -> None:
-        self.task_id: str = task_id
-        self.consumer: Consumer = consumer
-        self.state: SubscriptionState = SubscriptionState.OPEN
-        #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
-        self.meta: ResultMeta | None = None
-        self.message: Message | None = None
-        #: What else has to return to the queue when the consumer is closed; earlier it would come straight back.
-        self.set_aside: tuple[Message, ...] = ()
+    task_id: str
+    consumer: Consumer
+    state: SubscriptionState = SubscriptionState.OPEN
+    #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
+    meta: ResultMeta | None = None
+    message: Message | None = None
+    #: What else has to return to the queue when the consumer is closed; earlier it would come straight back.
+    set_aside: tuple[Message, ...] = ()
 
     def requeue(self) -> None:
         """Return to the queue what nobody has taken."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
+from aiormq import spec
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from aioresults.errors import (
@@ -135,14 +136,6 @@ class ChannelCalls:
             raise self.closed_error()
         return task.result()
 
-    async def _in_turn(self, operation: Coroutine[Any, Any, T]) -> T:
-        # aiormq gives the error of the one that was refused to every call that waits for its turn in there.
-        async with self._turn:
-            if self.is_closed:
-                operation.close()
-                raise self.closed_error()
-            return await translated(operation, self.connection)
-
     async def exchange_declare(
         self,
         exchange: str,
@@ -188,7 +181,8 @@ class ChannelCalls:
         passive: bool = False,
         arguments: Arguments = None,
     ) -> DeclareOk:
-        frame = frames.QueueDeclare(
+        frame = frames.call(
+            spec.Queue.Declare,
             queue=queue,
             durable=durable,
             exclusive=exclusive,
@@ -203,20 +197,20 @@ class ChannelCalls:
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
         names = {"queue": queue, "exchange": exchange, "routing_key": routing_key}
-        await self._call(self._underlay.rpc, frames.QueueBind(**names, arguments=dict(arguments or {})))
+        await self._call(self._underlay.rpc, frames.call(spec.Queue.Bind, **names, arguments=dict(arguments or {})))
 
     async def queue_unbind(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Arguments = None
     ) -> None:
         names = {"queue": queue, "exchange": exchange, "routing_key": routing_key}
-        await self._call(self._underlay.rpc, frames.QueueUnbind(**names, arguments=dict(arguments or {})))
+        await self._call(self._underlay.rpc, frames.call(spec.Queue.Unbind, **names, arguments=dict(arguments or {})))
 
     async def queue_purge(self, queue: str) -> int:
-        ok = await self._call(self._underlay.rpc, frames.QueuePurge(queue=queue))
+        ok = await self._call(self._underlay.rpc, frames.call(spec.Queue.Purge, queue=queue))
         return ok.message_count or 0
 
     async def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        frame = frames.QueueDelete(queue=queue, if_unused=if_unused, if_empty=if_empty)
+        frame = frames.call(spec.Queue.Delete, queue=queue, if_unused=if_unused, if_empty=if_empty)
         ok = await self._call(self._underlay.rpc, frame)
         return ok.message_count or 0
 
@@ -289,7 +283,9 @@ class AMQPChannel(ChannelCalls):
         self._number: int = underlay.number
         self._socket = socket
         self._is_confirming = confirms
-        self._confirms = Confirms()
+        #: What publishes wait for, and their message ids, by the number that the broker counts them with.
+        self._unconfirmed: dict[int, tuple[asyncio.Future[None], str]] = {}
+        self._published = 0
         self._getting: asyncio.Future[Delivery | None] | None = None
         socket.channels[self._number] = frames.FrameAssembler(self)
 
@@ -305,7 +301,7 @@ class AMQPChannel(ChannelCalls):
         written = frames.publish(
             self._number, body, properties, exchange, routing_key, mandatory=mandatory, max_size=self._socket.frame_max
         )
-        confirm = self._confirms.expect(message_id) if self._is_confirming else None
+        confirm = self._expect(message_id) if self._is_confirming else None
         self._socket.write(written)
         if confirm is not None:
             try:
@@ -315,6 +311,13 @@ class AMQPChannel(ChannelCalls):
                     raise
                 # Whatever closes the channel ends all that wait for their confirms.
                 raise ChannelClosed(error.reply_code, error.reply_text) from error
+
+    def _expect(self, message_id: str) -> asyncio.Future[None]:
+        """Return what the publish that comes next waits for."""
+        self._published += 1
+        confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unconfirmed[self._published] = (confirm, message_id)
+        return confirm
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         if not self.is_closed:
@@ -333,7 +336,7 @@ class AMQPChannel(ChannelCalls):
         return await self._call(get)
 
     async def _consume(self, queue: str, consumer_tag: str, **options: Any) -> None:
-        await self._underlay.rpc(frames.BasicConsume(queue=queue, consumer_tag=consumer_tag, **options))
+        await self._underlay.rpc(frames.call(spec.Basic.Consume, queue=queue, consumer_tag=consumer_tag, **options))
 
     def discard(self) -> None:
         # Past aiormq's own `close`, which waits behind a call that is not answered, and gives up with the channel open.
@@ -343,7 +346,9 @@ class AMQPChannel(ChannelCalls):
             self._socket.closing.add(self._number)
 
     def ended(self, reason: AioResultsError) -> None:
-        self._confirms.fail(reason)
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        for confirm, _ in unconfirmed.values():
+            _fail(confirm, reason)  # nobody knows what became of its message
         if self._getting is not None:
             _fail(self._getting, reason)
         super().ended(reason)
@@ -366,12 +371,23 @@ class AMQPChannel(ChannelCalls):
             self._getting.set_result(delivery)
 
     def returned(self, message_id: str | None, error: MessageReturned) -> None:
-        """Fail a publish whose message found no queue."""
-        self._confirms.give_back(message_id, error)
+        """Fail a publish whose message found no queue; the confirm that follows says nothing more."""
+        for number, (confirm, expected) in self._unconfirmed.items():
+            if expected == message_id:  # among the first: the broker returns messages in order
+                del self._unconfirmed[number]
+                _fail(confirm, error)
+                return
 
     def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> None:
-        """End the publishes that the broker has answered."""
-        self._confirms.answer(delivery_tag, multiple=multiple, ack=ack)
+        """End the publish that the broker has answered, or all up to that one, when ``multiple``."""
+        # In the order of their numbers.
+        up_to = itertools.takewhile(lambda number: number <= delivery_tag, self._unconfirmed)
+        for number in list(up_to) if multiple else [delivery_tag]:
+            confirm, _ = self._unconfirmed.pop(number, (None, ""))
+            if confirm is not None and not ack:
+                _fail(confirm, MessageNacked("the broker did not take the message (negative confirm)"))
+            elif confirm is not None and not confirm.done():
+                confirm.set_result(None)
 
     def cancelled(self, consumer_tag: str) -> None:
         capabilities = self._underlay.connection.server_properties.get("capabilities") or {}
@@ -384,56 +400,6 @@ class AMQPChannel(ChannelCalls):
         """The broker has closed the channel. A frame but aiormq's answer to that would cost the connection (504)."""
         self._socket.closing.add(self._number)
         self.ended(ChannelClosed() if self.is_closed else channel_error(reply_code, reply_text))
-
-
-class Confirms:
-    """Futures of publishes, by the number that the broker counts them with on a channel with confirms.
-
-    A message that comes back is known by its id alone; its confirm follows, and says nothing more.
-    """
-
-    def __init__(self) -> None:
-        self._pending: dict[int, tuple[asyncio.Future[None], str]] = {}
-        self._last = 0
-
-    def __len__(self) -> int:
-        """How many publishes are not answered."""
-        return len(self._pending)
-
-    def expect(self, message_id: str) -> asyncio.Future[None]:
-        """Return what the next publish waits for."""
-        self._last += 1
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending[self._last] = (future, message_id)
-        return future
-
-    def answer(self, delivery_tag: int, *, multiple: bool, ack: bool) -> None:
-        """Take in a confirm, of all publishes up to ``delivery_tag`` when it is ``multiple``."""
-        # In the order of their numbers.
-        answered = (
-            list(itertools.takewhile(lambda tag: tag <= delivery_tag, self._pending)) if multiple else [delivery_tag]
-        )
-        for tag in answered:
-            future, _ = self._pending.pop(tag, (None, ""))
-            if future is not None and not future.done():
-                if ack:
-                    future.set_result(None)
-                else:
-                    _fail(future, MessageNacked("the broker did not take the message (negative confirm)"))
-
-    def give_back(self, message_id: str | None, error: MessageReturned) -> None:
-        """Fail the publish of a message that came back; the broker returns them in order, so it is among the first."""
-        for tag, (future, expected) in self._pending.items():
-            if expected == message_id:
-                del self._pending[tag]
-                _fail(future, error)
-                return
-
-    def fail(self, error: AioResultsError) -> None:
-        """Fail what was not answered: nobody knows what became of it."""
-        pending, self._pending = self._pending, {}
-        for future, _ in pending.values():
-            _fail(future, error)
 
 
 def _fail(future: asyncio.Future[Any], error: AioResultsError) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from typing import Any, Final, Protocol
 
-from aiormq import spec
-
 from aioresults.errors import EncodeError, MessageReturned
 from aioresults.transport.amqp.properties import (
     read_properties,
@@ -121,55 +119,31 @@ def _method(channel: int, payload: bytes) -> bytes:
     return _HEAD(METHOD, channel, len(payload)) + payload + _END
 
 
-class _AnyName:
-    """A call that aiormq sends, for any name that RabbitMQ takes.
+def call(method: type[Any], **fields: Any) -> Any:
+    """Return a call for aiormq to send, with any names that RabbitMQ takes.
 
     pamqp checks names when a call is made and when it is written, and refuses characters other than
     ``a-zA-Z0-9-_.:@#,/+`` and space. RabbitMQ takes any UTF-8, and a task id may be any text.
+
+    Args:
+        method: the class of the call, in ``aiormq.spec``.
     """
-
-    def __init__(self, **fields: Any) -> None:
-        super().__init__()
-        for name, value in fields.items():
-            setattr(self, name, value)
-
-    def marshal(self) -> bytes:
-        """Return what follows the number of the method: a ticket, names, at most eight bits, and a table."""
-        values: dict[str, list[Any]] = {"short": [], "shortstr": [], "bit": [], "table": []}
-        for name in self.attributes():  # type: ignore[attr-defined]
-            values[self.amqp_type(name)].append(getattr(self, name))  # type: ignore[attr-defined]
-        bits = [bytes((sum(bit << place for place, bit in enumerate(values["bit"])),))] if values["bit"] else []
-        return b"".join(
-            (b"\x00\x00", *map(write_short_string, values["shortstr"]), *bits, *map(write_table, values["table"]))
-        )
+    made = method()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    made.marshal = lambda: _arguments(made)
+    return made
 
 
-class QueueDeclare(_AnyName, spec.Queue.Declare):
-    """``queue.declare``."""
-
-
-class QueueBind(_AnyName, spec.Queue.Bind):
-    """``queue.bind``."""
-
-
-class QueueUnbind(_AnyName, spec.Queue.Unbind):
-    """``queue.unbind``."""
-
-
-class QueuePurge(_AnyName, spec.Queue.Purge):
-    """``queue.purge``."""
-
-
-class QueueDelete(_AnyName, spec.Queue.Delete):
-    """``queue.delete``."""
-
-
-class BasicConsume(_AnyName, spec.Basic.Consume):
-    """``basic.consume``."""
-
-
-class BasicGet(_AnyName, spec.Basic.Get):
-    """``basic.get``."""
+def _arguments(made: Any) -> bytes:
+    """Return what follows the number of the method: a ticket, names, at most eight bits, and a table."""
+    values: dict[str, list[Any]] = {"short": [], "shortstr": [], "bit": [], "table": []}
+    for name in made.attributes():
+        values[made.amqp_type(name)].append(getattr(made, name))
+    bits = [bytes((sum(bit << place for place, bit in enumerate(values["bit"])),))] if values["bit"] else []
+    return b"".join(
+        (b"\x00\x00", *map(write_short_string, values["shortstr"]), *bits, *map(write_table, values["table"]))
+    )
 
 
 # Read

@@ -108,7 +108,7 @@ class PlainChannel(ChannelCalls):
                 return await self._underlay.basic_get(queue, no_ack=no_ack)
             except ValueError:  # pamqp refuses the name: what aiormq does, with a frame that takes any
                 self._underlay.getter = self._underlay.create_future()
-                await self._underlay.rpc(frames.BasicGet(queue=queue, no_ack=no_ack))
+                await self._underlay.rpc(frames.call(spec.Basic.Get, queue=queue, no_ack=no_ack))
                 return (await self._underlay.getter)[1]
 
         message = await self._call(get)
@@ -125,7 +125,7 @@ class PlainChannel(ChannelCalls):
             await self._underlay.basic_consume(queue, deliver, consumer_tag=consumer_tag, **options)
         except ValueError:  # pamqp refuses the name, as above
             self._underlay.consumers[consumer_tag] = deliver
-            await self._underlay.rpc(frames.BasicConsume(queue=queue, consumer_tag=consumer_tag, **options))
+            await self._underlay.rpc(frames.call(spec.Basic.Consume, queue=queue, consumer_tag=consumer_tag, **options))
 
     def discard(self) -> None:
         async def close() -> None:

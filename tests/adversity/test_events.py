@@ -37,8 +37,8 @@ from aioresults.events import (
     QueuesLeft,
     Unblocked,
     Unconfirmed,
-    Unroutable,
     Unreadable,
+    Unroutable,
 )
 from aioresults.transport import transport_for
 from aioresults.transport.base import Properties

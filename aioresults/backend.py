@@ -207,12 +207,12 @@ class AMQPBackend:
 
         Cancelled, it leaves nothing behind. ``close`` may be called from another task.
         """
-        while (last := self._runtime) is None or last.is_closed:
-            if last is not None:
-                await last.closed()
-            if self._runtime is last:  # else another call has begun the next lifetime meanwhile
+        while (runtime := self._runtime) is None or runtime.is_closed:
+            if runtime is not None:
+                await runtime.closed()
+            if self._runtime is runtime:  # else another call has begun the next lifetime meanwhile
                 self._runtime = Runtime(self._settings, self)
-        await self._runtime.open()
+        await runtime.open()
         return self
 
     async def close(self) -> None:

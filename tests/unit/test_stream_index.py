@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from aioresults import states
 from aioresults.messaging import Message
+from aioresults.routing.result_stream import index as index_module
 from aioresults.routing.result_stream.index import HISTORY, Index, Position
 from aioresults.routing.result_stream.replay import position_of
 from aioresults.serialization import Document
@@ -280,3 +282,74 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestMachine = Machine.TestCase
+
+
+class Judge:
+    """Reads documents that are nothing but a state; `?` cannot be read."""
+
+    def status_of(self, document: Document) -> str | None:
+        return None if document.body == b"?" else document.body.decode()
+
+    def supersedes(self, new: str, old: str) -> bool:
+        return states.supersedes(new, old)
+
+
+def counting(documents: Sequence[Document]) -> list[Document]:
+    """Return the report that counts, by reading all of them; what cannot be read comes before what is not ready."""
+    judge, best, unreadable = Judge(), None, None
+    for each in documents:
+        status = judge.status_of(each)
+        if status is None:
+            unreadable = each
+        elif best is None or judge.supersedes(status, best.body.decode()):
+            best = each
+    found = best if unreadable is None or (best and best.body.decode() in states.READY_STATES) else unreadable
+    return [] if found is None else [found]
+
+
+class VerdictMachine(RuleBasedStateMachine):
+    """What the index remembers of which report counts, beside reading them all again."""
+
+    reported = st.sampled_from([*sorted(states.READY_STATES), "STARTED", "PROGRESS", "?"])
+
+    @initialize(most=st.sampled_from([4, HISTORY]), max_bytes=st.sampled_from([40, 10**6]))
+    def begin(self, most: int, max_bytes: int) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(index_module, "HISTORY", most)
+        self.now = 100
+        self.log: list[tuple[Position, Document]] = []
+        self.index = make(max_bytes=max_bytes, max_age=10, clock=lambda: self.now)
+
+    def teardown(self) -> None:
+        self.patch.undo()
+
+    @rule(reports=st.lists(st.tuples(reported, st.integers(0, 9)), min_size=1, max_size=8))
+    def add(self, reports: list[tuple[str, int]]) -> None:
+        for status, age in reports:
+            self.log.append((Position(len(self.log), self.now - age), document("a", status)))
+            self.index.add(*self.log[-1])
+
+    @rule()
+    def forget(self) -> None:
+        self.log.append((Position(len(self.log), self.now), document("a", "")))
+        self.index.forget(self.log[-1][0], "a")
+
+    @rule(seconds=st.integers(1, 6))
+    def grow_older(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule()
+    def fetch(self) -> None:
+        for offset in self.index.missing("a"):
+            position, found = self.log[offset]
+            self.index.restore(position, "a", [found])
+
+    @rule()
+    def look(self) -> None:
+        documents = self.index.documents("a")
+        if documents is not None:
+            assert self.index.latest("a", Judge()) == counting(documents)
+
+
+VerdictMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestVerdictMachine = VerdictMachine.TestCase

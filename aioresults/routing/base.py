@@ -371,7 +371,7 @@ class Reader:
         Gives, for each task that has a report there, the report that counts and its message, or the error if none of
         its messages can be read. Reports that the one that counts has replaced are acknowledged. Nothing is declared:
         where there is no queue, the dict is empty. Until the block ends, no consumer and no other look gets what this
-        one has, so looks of one process wait for each other.
+        one has: let the looks of one process wait for each other.
 
         Example::
 

@@ -23,7 +23,6 @@ from tests.eventually import eventually
 from tests.pages import names_of
 from tests.proxy import Proxy
 
-
 #: The digits that all task ids of this process begin with: one group, for a routing that makes groups of them.
 GROUP = secrets.token_hex(4)
 

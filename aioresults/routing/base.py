@@ -358,7 +358,7 @@ class Reader:
         Gives, for each task that has a report there, the report that counts and its message, or the error if none of
         its messages can be read. Reports that the one that counts has replaced are acknowledged. Nothing is declared:
         where there is no queue, the dict is empty. Until the block ends, no consumer and no other look gets what this
-        one has, so looks of one process wait for each other.
+        one has: let the looks of one process wait for each other.
 
         Example::
 
@@ -377,6 +377,9 @@ class Reader:
         Cancelling is safe: everything goes back.
         """
         queue = self.parts.overrides.queue_for(task_id)
+        if queue is None:
+            yield {}
+            return
         found: dict[str, tuple[Message, ResultMeta | DecodeError]] = {}
         channel: Channel | None = None
         try:
@@ -384,7 +387,7 @@ class Reader:
                 channel = await session.consumer(0)
                 with suppress(NotFound):
                     for _ in range(limit):
-                        if queue is None or (message := await queue(channel).get()) is None:
+                        if (message := await queue(channel).get()) is None:
                             break
                         self._find(message, found)
                     else:

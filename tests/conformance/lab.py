@@ -23,36 +23,66 @@ from tests.eventually import eventually
 from tests.pages import names_of
 from tests.proxy import Proxy
 
+#: The digits that all task ids of this process begin with: one group, for a routing that makes groups of them.
+GROUP = secrets.token_hex(4)
+
 
 @dataclass(frozen=True)
 class Layout:
-    """A routing, and which promises it makes."""
+    """A routing, and which promises it makes; most of them are facts of the routing."""
 
     make: Callable[..., Routing]
-    #: Anyone who has a task's id can look at its reports, and they may be stored before anybody waits.
-    by_id: bool = True
     #: Reports before the last one stay where they are, and a late one never hides a result.
     history: bool = True
     #: What was delivered to a wait that ended without it is there for the next reader; auto_delete queues lose it.
     returns: bool = True
-    #: Nobody takes a result: all read the same stream, again and again, and each a moment after it was stored.
-    shared: bool = False
-    #: The queue of a task, where it has one, is deleted with its result, which tells whoever waits elsewhere; otherwise
-    #: it is shared with other tasks, and stays.
-    own_queue: bool = True
+
+    @property
+    def by_id(self) -> bool:
+        """Anyone who has a task's id can look at its reports, and they may be stored before anybody waits."""
+        return not self.make().needs_reply_to
+
+    @property
+    def shared(self) -> bool:
+        """Nobody takes a result: all read the same stream, again and again, and each a moment after it was stored."""
+        return self.make().rereads
+
+    @property
+    def own_queue(self) -> bool:
+        """A task has a queue of its own, or none, which is deleted with its result: whoever waits elsewhere is told.
+
+        Otherwise it is the queue of a group of tasks, and stays.
+        """
+        return not is_grouping(self.make())
 
     def fresh(self) -> Self:
-        """Return it for one test: with a stream of its own, where all share one."""
-        return replace(self, make=partial(self.make, new_name())) if self.shared else self
+        """Return it for one test: with a stream or a group's queue of its own, where all share one."""
+        return self if self.own_queue and not self.shared else replace(self, make=partial(self.make, new_name()))
+
+
+def is_grouping(routing: Routing) -> bool:
+    """Whether tasks of one group have one queue."""
+    one, other = (routing.queue(routing.rkey(new_id())) for _ in range(2))
+    return one is not None and one == other
+
+
+def new_id() -> str:
+    """Return a task id that no other test has: a UUID, which every layout takes."""
+    return GROUP + str(uuid.uuid4())[len(GROUP) :]
+
+
+def new_name() -> str:
+    """Return a name for an exchange or a queue that no other test has."""
+    return f"test.{secrets.token_hex(6)}"
 
 
 #: Every routing runs through the whole suite; a test that needs a promise asks for it with `where`.
 LAYOUTS = {
     "per_task": Layout(QueuePerTask),
     "last_value": Layout(lambda: QueuePerTask(last_value=True), history=False),
-    "reply_queue": Layout(ReplyQueue, by_id=False, returns=False),
-    "stream": Layout(ResultStream, shared=True),
-    "group_queue": Layout(names_of("docs/architecture.md")["GroupQueue"], own_queue=False),
+    "reply_queue": Layout(ReplyQueue, returns=False),
+    "stream": Layout(ResultStream),
+    "group_queue": Layout(partial(names_of("docs/architecture.md")["GroupQueue"], separator="-")),
     "celery": Layout(QueuePerTask.celery, returns=False),
     "celery_amqp_backend": Layout(QueuePerTask.celery_amqp_backend, returns=False),
 }
@@ -70,22 +100,12 @@ def only(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.layouts(*names)
 
 
-def new_id() -> str:
-    """Return a task id that no other test has: a UUID, which every layout takes."""
-    return str(uuid.uuid4())
-
-
-def new_name() -> str:
-    """Return a name for an exchange or a queue that no other test has."""
-    return f"test.{secrets.token_hex(6)}"
-
-
 async def waiting_for(backend: AMQPBackend, tasks: int, within: float = 30) -> None:
     """Return when `backend` waits for so many tasks, none more and none less, and the broker has done what follows."""
 
     def waits() -> bool:
         stats = backend.stats()
-        consuming = 1 if backend.inbox() else tasks
+        consuming = 1 if backend.inbox() else min(tasks, 1) if is_grouping(backend.routing) else tasks
         return stats["waiting"] == tasks and stats["consuming"] == consuming and not stats.get("deleting")
 
     await eventually(waits, within)
@@ -232,17 +252,22 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
-        if self.layout.shared and self.memory is None:
-            await self._delete_stream()
+        if self.memory is None:
+            await self._delete_shared()
         if self.memory is not None:
             MemoryBroker.forget(self.memory.name)
 
-    async def _delete_stream(self) -> None:
-        stream = self.layout.make().inbox()
-        assert stream is not None
-        connection = await transport_for(self._direct_url).connect()
-        await (await connection.channel()).queue_delete(stream.name)
-        await connection.close()
+    async def _delete_shared(self) -> None:
+        """Delete the queue of this test that no task takes with it."""
+        routing = self.layout.make()
+        if self.layout.shared:
+            queue = routing.inbox()
+        else:
+            queue = None if self.layout.own_queue else routing.queue(routing.rkey(new_id()))
+        if queue is not None:
+            connection = await transport_for(self._direct_url).connect()
+            await (await connection.channel()).queue_delete(queue.name)
+            await connection.close()
 
     @property
     def memory(self) -> MemoryBroker | None:

@@ -127,7 +127,7 @@ class TestLooking:
         else:
             assert (await caller.get_task_meta(task_id)).result == 998
 
-    @where(shared=False)
+    @where(shared=False, own_queue=True)
     @where(by_id=True, history=True)
     async def test_foreign_messages_are_left_where_they_were(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         task_id, foreign = new_id(), new_id()

@@ -123,14 +123,15 @@ class TestAwaited:
         await store(missing, "late")
         assert list(await caller.get_many([there, missing], timeout=30)) == [there, missing]
 
-    async def test_zero_is_one_look_each(self, caller: AMQPBackend, store: Store, raw: Raw) -> None:
+    async def test_zero_is_one_look_each(self, lab: Lab, caller: AMQPBackend, store: Store, raw: Raw) -> None:
         there, missing = ids(2)
         await store(there, "there")
         await arrived(caller, there)
         with pytest.raises(ResultTimeout) as caught:
             await caller.get_many([missing, there], timeout=0)
         assert (list(caught.value.done), caught.value.pending) == ([there], [missing])
-        assert await raw.queue(caller.rkey(missing)) is None
+        if lab.layout.own_queue:
+            assert await raw.queue(caller.rkey(missing)) is None
         assert list(await caller.get_many([there], timeout=0)) == [there]
 
     async def test_zero_tells_of_what_is_there(self, caller: AMQPBackend, store: Store) -> None:

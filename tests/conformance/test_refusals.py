@@ -200,7 +200,7 @@ def test_options_that_a_reply_queue_has_no_use_for(options: dict[str, Any]) -> N
 
 
 class TestDifferentDeclarations:
-    @where(shared=False)
+    @where(shared=False, own_queue=True)
     @where(by_id=True)
     async def test_a_wait_for_a_queue_that_expires_otherwise(self, lab: Lab, raw: Raw) -> None:
         worker, caller = await lab.open(expires=100), await lab.open(expires=200.5)
@@ -221,7 +221,7 @@ class TestDifferentDeclarations:
         await caller.store_result(other, "unharmed")
         assert await unharmed == "unharmed"
 
-    @where(shared=False)
+    @where(shared=False, own_queue=True)
     @where(by_id=True)
     async def test_many_at_once_beside_calls_in_flight(self, lab: Lab) -> None:
         worker, caller = await lab.open(expires=100), await lab.open(expires=200)

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import importlib
 import re
+import secrets
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,11 @@ import aioresults
 from aioresults import AMQPBackend, RemoteError
 from aioresults.transport.memory import MemoryBroker
 from tests.eventually import eventually
+from tests.pages import CHECKOUT, names_of, programs
 from tests.unit.test_layers import LAYERS
 
-CHECKOUT = Path(__file__).parents[2]
+ARCHITECTURE = CHECKOUT / "docs/architecture.md"
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted(CHECKOUT.glob("docs/*.md"))]
-
-
-def programs(page: str) -> list[str]:
-    text = (CHECKOUT / page).read_text()
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
@@ -111,6 +108,60 @@ async def test_exceptions_of_ones_own() -> None:
 
 
 def test_the_layout_names_every_part_of_the_package() -> None:
-    table = (CHECKOUT / "README.md").read_text().partition("The layout of the package")[2]
+    table = ARCHITECTURE.read_text().partition("## Who owns what")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+)/?`", table))
     assert set().union(*LAYERS) <= named
+
+
+def test_the_places_in_the_code_are_there() -> None:
+    places = re.findall(r"\[`([\w/]+\.py)::([\w.]+)`\]\(([^)]+)\)", ARCHITECTURE.read_text())
+    assert len(places) == ARCHITECTURE.read_text().count("::")  # each is a link
+    for path, name, link in places:
+        module = CHECKOUT / "aioresults" / path
+        assert (ARCHITECTURE.parent / link).resolve() == module.resolve(), path
+        within = ast.parse(module.read_text()).body
+        for part in name.split("."):
+            *_, found = [node for node in within if getattr(node, "name", None) == part]  # after its overloads
+            within = getattr(found, "body", [])
+
+
+def test_the_routing_imports_public_names_alone() -> None:
+    for node in ast.walk(ast.parse(programs("docs/architecture.md")[0])):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("aioresults"):
+            names = importlib.import_module(node.module).__all__
+            assert {alias.name for alias in node.names} <= set(names), node.module
+
+
+async def test_the_routing_keeps_a_group_in_one_queue(broker_url: str) -> None:
+    """Alone; the conformance suite runs it through everything else."""
+    group = secrets.token_hex(6)
+    one, two, three = (f"{group}:{number}" for number in range(3))
+    routing = names_of("docs/architecture.md")["GroupQueue"]()
+    async with (
+        AMQPBackend(broker_url, routing=routing, store_only=True) as worker,
+        AMQPBackend(broker_url, routing=routing) as caller,
+    ):
+        assert caller.queue_for(one) == caller.queue_for(three) != caller.queue_for("other:1")
+        waiting = asyncio.create_task(caller.wait_for(one, timeout=30))
+        await eventually(lambda: caller.stats()["consuming"] == 1)
+        await worker.store_result(two, 2)
+        await worker.store_result(three, 3)
+        await eventually(lambda: caller.stats()["unclaimed"] == 2)
+        assert await caller.wait_for(two, timeout=0) == 2
+        await worker.store_result(one, 1)
+        assert await waiting == 1
+        await eventually(lambda: caller.stats()["consuming"] == 0)
+        # What came along, and was not asked for, is in the queue again.
+        assert caller.stats()["unclaimed"] == 0
+        assert [(await worker.get_task_meta(each)).status for each in (one, two)] == ["PENDING", "PENDING"]
+        assert await worker.get_task_meta(three) == await caller.consume(three, timeout=30)
+        queue = caller.queue_for(one)
+        assert queue is not None
+        await queue(await caller.channel()).delete()
+
+
+async def test_the_routing_is_given_to_a_backend() -> None:
+    _, program = programs("docs/architecture.md")
+    group_queue = names_of("docs/architecture.md")["GroupQueue"]
+    await asyncio.wait_for(run(program, GroupQueue=group_queue, url="memory://docs-architecture")["rest"], 10)
+    MemoryBroker.forget("docs-architecture")

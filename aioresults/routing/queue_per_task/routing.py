@@ -12,7 +12,7 @@ from typing import Any, Final
 from aioresults import validation
 from aioresults.errors import ConfigurationError
 from aioresults.messaging import Exchange, NoCacheQueue, Queue
-from aioresults.routing.base import OURS, Reader, ReaderParts, Routing, RoutingOptions, correlation_id_of
+from aioresults.routing.base import OURS, Reader, ReaderParts, Routing, RoutingOptions
 from aioresults.routing.queue_per_task.reader import QueuePerTaskReader
 
 #: RabbitMQ's types of queues from which a message can be taken; None leaves the choice to the broker, as Celery does.
@@ -158,14 +158,6 @@ class QueuePerTask(Routing):
             )
         key = self.prefix + (task_id.replace("-", "") if self.strip_dashes else task_id)
         return validation.short_string("the queue name of a task", key)
-
-    def destination_for(self, rkey: str, task_id: str, request: Any | None) -> tuple[str, str]:
-        """Return the task's own key, and the request's correlation id or else the task id."""
-        return rkey, correlation_id_of(task_id, request)
-
-    def coalesces(self, routing_key: str) -> bool:
-        """No: a message per report is what readers of a task's queue look at."""
-        return False
 
     def queue(self, rkey: str) -> Queue:
         """Return the task's queue."""

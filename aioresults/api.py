@@ -3,10 +3,10 @@
 Each name is written once: ``X as X`` makes it public, and the star passes on what ``aioresults.errors`` lists.
 """
 
-from aioresults.async_result import AsyncResult as AsyncResult
 from aioresults.backend import AMQPBackend as AMQPBackend
 from aioresults.errors import *  # noqa: F403
-from aioresults.group_result import GroupResult as GroupResult
+from aioresults.handles import AsyncResult as AsyncResult
+from aioresults.handles import GroupResult as GroupResult
 from aioresults.messaging import Consumer as Consumer
 from aioresults.messaging import Exchange as Exchange
 from aioresults.messaging import Message as Message

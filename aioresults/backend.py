@@ -29,7 +29,7 @@ from aioresults.errors import (
     WrongEventLoop,
 )
 from aioresults.events import Events, OnEvent
-from aioresults.group_result import GroupResult
+from aioresults.handles import GroupResult
 from aioresults.many_results import ManyResults, OnMessage
 from aioresults.recording import Recording
 from aioresults.results import ResultMeta

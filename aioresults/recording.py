@@ -5,11 +5,29 @@ from __future__ import annotations
 import os
 import platform
 import traceback
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
-if TYPE_CHECKING:
-    from aioresults.backend import AMQPBackend
+
+class StateStore(Protocol):
+    """What a recording asks of ``AMQPBackend``, where each call is explained."""
+
+    async def mark_as_started(self, task_id: str, request: Any | None = None, **meta: Any) -> None:
+        """Store STARTED."""
+
+    def store_result(
+        self, task_id: str, result: Any, status: str, *, request: Any | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Store one report."""
+
+    async def mark_as_done(self, task_id: str, result: Any, request: Any | None = None) -> None:
+        """Store SUCCESS."""
+
+    async def mark_as_failure(
+        self, task_id: str, exc: BaseException, traceback: str | None = None, request: Any | None = None
+    ) -> None:
+        """Store FAILURE."""
 
 
 class Recording:
@@ -26,7 +44,7 @@ class Recording:
     When the body is cancelled, no ready report is stored, so the task may run again; the cancellation continues.
     """
 
-    def __init__(self, backend: AMQPBackend, task_id: str, request: Any | None) -> None:
+    def __init__(self, backend: StateStore, task_id: str, request: Any | None) -> None:
         self._backend = backend
         self._task_id = task_id
         self._request = request

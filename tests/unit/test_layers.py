@@ -21,16 +21,7 @@ PACKAGE = Path(tests.__file__).parents[1] / "aioresults"
 LAYERS = (
     {"contrib"},
     {"api"},
-    {
-        "app_settings",
-        "backend",
-        "async_result",
-        "group_result",
-        "iteration",
-        "many_results",
-        "recording",
-        "watch",
-    },
+    {"app_settings", "backend", "handles", "iteration", "many_results", "recording", "watch"},
     {"runtime", "groups"},
     {"routing"},
     {"sessions", "settings"},
@@ -249,7 +240,7 @@ CHECKS = (arrows, foreign_imports, sizes, callbacks)
 GOOD = {
     "__init__.py": '"""The package."""\nfrom aioresults.backend import Backend as Backend\n',
     "backend.py": '"""Top."""\nimport anyio\nfrom aioresults import errors\nfrom .transport.base import Port\n',
-    "async_result.py": '"""Handle."""\nfrom aioresults.backend import Backend\n',
+    "handles.py": '"""Handle."""\nfrom aioresults.backend import Backend\n',
     "contrib/celery/__init__.py": '"""Adapter."""\n',
     "contrib/celery/result_backend.py": '"""Adapter."""\nimport celery, aio_pika\nfrom aioresults import Backend\n',
     "transport/__init__.py": '"""Ports."""\nfrom aioresults.transport.base import Port\n',
@@ -281,7 +272,7 @@ _FORTY = "\n    x = 1" * 40
         ("transport/base.py", '"""P."""\nfrom pamqp.commands import Basic', "may import pamqp"),
         ("transport/base.py", '"""P."""\nimport yaml', "imports yaml, which is not a dependency"),
         ("serialization/__init__.py", '"""C."""\nimport yarl', "imports yarl, which is not a dependency"),
-        ("backend.py", '"""T."""\nimport aioresults.async_result', "a cycle: "),
+        ("backend.py", '"""T."""\nimport aioresults.handles', "a cycle: "),
         ("contrib/celery/client.py", '"""C."""\nimport kombu', "result_backend may import kombu"),
         ("helpers.py", '"""H."""', "`helpers` has no layer"),
         (
@@ -315,7 +306,7 @@ def test_what_is_wrong_is_found(tmp_path: Path, path: str, source: str, complain
         ("errors.py", f'"""V."""\nasync def f():\n    """Why.\n\n    And how.\n    """{_FORTY}'),
         (
             "backend.py",
-            '"""T."""\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .async_result import R',
+            '"""T."""\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .handles import R',
         ),
     ],
 )

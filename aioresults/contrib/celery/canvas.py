@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, Unpack, cast
 
-from aioresults.async_result import AsyncResult
 from aioresults.contrib.celery.chain_result import ChainResult
 from aioresults.contrib.celery.deadline import Deadline
 from aioresults.contrib.celery.options import TaskOptions, checked, text
 from aioresults.contrib.celery.sender import Sender
 from aioresults.errors import ConfigurationError
+from aioresults.handles import AsyncResult
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
-from aioresults.async_result import AsyncResult
+from aioresults.handles import AsyncResult
 from aioresults.results import ResultMeta
 from aioresults.serialization import convert
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar, Unpack, cast, overload
 
 from aioresults import validation
-from aioresults.async_result import AsyncResult
 from aioresults.backend import AMQPBackend
 from aioresults.contrib.celery.canvas import Chain, Signature
 from aioresults.contrib.celery.client_settings import client_settings
@@ -18,6 +17,7 @@ from aioresults.contrib.celery.publisher import Publisher
 from aioresults.contrib.celery.routes import Router, Routes
 from aioresults.contrib.celery.sender import Sender
 from aioresults.contrib.celery.task import Task
+from aioresults.handles import AsyncResult
 from aioresults.messaging.body_codec import BodyCodec
 from aioresults.messaging.exchange import mode_of
 from aioresults.retry import RetryPolicy

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
-from aioresults.async_result import AsyncResult
 from aioresults.contrib.celery.canvas import Signature, only_signatures
 from aioresults.contrib.celery.deadline import Deadline
 from aioresults.contrib.celery.sender import Sender
-from aioresults.group_result import GroupResult
+from aioresults.handles import AsyncResult, GroupResult
 
 T = TypeVar("T")
 

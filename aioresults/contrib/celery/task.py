@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, Unpack
 
-from aioresults.async_result import AsyncResult
 from aioresults.contrib.celery.canvas import Signature
 from aioresults.contrib.celery.options import TaskOptions, checked
 from aioresults.contrib.celery.sender import Sender
+from aioresults.handles import AsyncResult
 
 T = TypeVar("T")
 

@@ -1,21 +1,196 @@
-"""A handle on the results of a group of tasks."""
+"""Handles on the result of one task, and on those of a group of tasks."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from aioresults import states, validation
-from aioresults.async_result import AsyncResult
 from aioresults.errors import ConfigurationError, DecodeError
+from aioresults.many_results import ManyResults, OnMessage
 from aioresults.results import ResultMeta
+from aioresults.watch import Watch
 
-if TYPE_CHECKING:
-    from aioresults.backend import AMQPBackend
+T = TypeVar("T")
 
 #: A member of a group: a task's result, or a group inside the group.
 Member: TypeAlias = "AsyncResult[Any] | GroupResult"
+
+
+class ResultSource(Protocol):
+    """What handles ask of ``AMQPBackend``, where each call is explained."""
+
+    async def wait_for(
+        self, task_id: str, timeout: float | None = None, cache: bool = True, propagate: bool = True, *, type: Any
+    ) -> Any:
+        """Wait for the value of a task."""
+
+    async def get_task_meta(self, task_id: str) -> ResultMeta:
+        """Return the latest report."""
+
+    def get_many(
+        self, task_ids: Iterable[str], timeout: float | None = None, on_message: OnMessage | None = None
+    ) -> ManyResults:
+        """Return the results of many tasks, to be awaited or iterated."""
+
+    def watch(self, task_id: str, timeout: float | None = None) -> Watch:
+        """Return the reports of a task, to be iterated."""
+
+    async def forget(self, task_id: str) -> None:
+        """Delete the result of a task."""
+
+    async def save_group(self, group_id: str, result: Any) -> None:
+        """Store which members a group has."""
+
+    async def restore_group(self, group_id: str) -> GroupResult | None:
+        """Return a saved group."""
+
+    async def delete_group(self, group_id: str) -> None:
+        """Delete a saved group."""
+
+
+class AsyncResult(Generic[T]):
+    """The result of one task; ``await`` it for the value.
+
+    Example::
+
+        result = AsyncResult(task_id, backend, int)
+        assert await result == 42
+
+    A handle holds no state: it is equal to every other handle on the same task, and cheap to make and to throw away.
+
+    Args:
+        task_id: the id of the task.
+        backend: where the result is looked for.
+        type: the type that the value is converted to, as in ``AMQPBackend.wait_for``.
+        parent: the result of the task before this one, as Celery reports it; it is only kept.
+
+    Celery: ``celery.result.AsyncResult``.
+    """
+
+    __slots__ = ("_type", "backend", "parent", "task_id")
+
+    def __init__(
+        self,
+        task_id: str,
+        backend: ResultSource,
+        type: type[T] | None = None,
+        *,
+        parent: AsyncResult[Any] | GroupResult | None = None,
+    ) -> None:
+        self.task_id: str = task_id
+        self.backend: ResultSource = backend
+        self.parent: AsyncResult[Any] | GroupResult | None = parent
+        self._type = type
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.get().__await__()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and other.task_id == self.task_id
+
+    def __hash__(self) -> int:
+        return hash(self.task_id)
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult: {self.task_id}>"
+
+    @property
+    def id(self) -> str:
+        """The task id, by the name that Celery gives it."""
+        return self.task_id
+
+    async def get(self, timeout: float | None = None, propagate: bool = True) -> T:
+        """Wait for the value; see ``AMQPBackend.wait_for``.
+
+        Example::
+
+            answer = await AsyncResult(task_id, backend).get(timeout=5)
+
+        Args:
+            timeout: seconds; None for no limit, 0 for one look.
+            propagate: whether the error of a failed or revoked task is raised; False returns it.
+        """
+        value: T = await self.backend.wait_for(self.task_id, timeout, propagate=propagate, type=self._type)
+        return value
+
+    async def meta(self) -> ResultMeta:
+        """Return the latest report without waiting; see ``AMQPBackend.get_task_meta``.
+
+        Example::
+
+            meta = await AsyncResult(task_id, backend).meta()
+        """
+        return await self.backend.get_task_meta(self.task_id)
+
+    async def state(self) -> str:
+        """Return the latest state without waiting; errors as ``meta``.
+
+        Example::
+
+            assert await AsyncResult(task_id, backend).state() == "SUCCESS"
+        """
+        return (await self.meta()).status
+
+    async def ready(self) -> bool:
+        """Return whether the task has ended, without waiting; errors as ``meta``.
+
+        Example::
+
+            assert await AsyncResult(task_id, backend).ready()
+        """
+        return (await self.meta()).is_ready
+
+    async def successful(self) -> bool:
+        """Return whether the task has ended with a result, without waiting; errors as ``meta``.
+
+        Example::
+
+            assert await AsyncResult(task_id, backend).successful()
+        """
+        meta = await self.meta()
+        return meta.is_ready and not meta.is_failure
+
+    async def failed(self) -> bool:
+        """Return whether the task has failed or was revoked, without waiting; errors as ``meta``.
+
+        Example::
+
+            assert not await AsyncResult(task_id, backend).failed()
+        """
+        return (await self.meta()).is_failure
+
+    def updates(self, timeout: float | None = None) -> Watch:
+        """Iterate over the state reports until the ready one; see ``AMQPBackend.watch``.
+
+        Example::
+
+            async for meta in AsyncResult(task_id, backend).updates(timeout=30):
+                print(meta.status)
+
+        Args:
+            timeout: seconds for all of it together; None for no limit, 0 for one look.
+        """
+        return self.backend.watch(self.task_id, timeout=timeout)
+
+    async def forget(self) -> None:
+        """Delete the result; see ``AMQPBackend.forget``.
+
+        Example::
+
+            await AsyncResult(task_id, backend).forget()
+        """
+        await self.backend.forget(self.task_id)
+
+    def as_tuple(self) -> tuple[tuple[str, Any], None]:
+        """Return the form in which Celery writes a result inside a result: ``((id, parent), None)``.
+
+        Example::
+
+            assert AsyncResult("task", backend).as_tuple() == (("task", None), None)
+        """
+        return (self.task_id, self.parent and self.parent.as_tuple()), None
 
 
 class GroupResult:
@@ -43,13 +218,13 @@ class GroupResult:
 
     __slots__ = ("backend", "id", "parent", "results")
 
-    backend: AMQPBackend
+    backend: ResultSource
 
     def __init__(
         self,
         id: str,
         results: Iterable[Member],
-        backend: AMQPBackend | None = None,
+        backend: ResultSource | None = None,
         *,
         parent: Member | None = None,
     ) -> None:
@@ -196,7 +371,7 @@ class GroupResult:
 
     # Keeping
 
-    async def save(self, backend: AMQPBackend | None = None) -> None:
+    async def save(self, backend: ResultSource | None = None) -> None:
         """Store which members the group has; see ``AMQPBackend.save_group``.
 
         Example::
@@ -209,7 +384,7 @@ class GroupResult:
         await (backend or self.backend).save_group(self.id, self)
 
     @classmethod
-    async def restore(cls, id: str, backend: AMQPBackend) -> GroupResult | None:
+    async def restore(cls, id: str, backend: ResultSource) -> GroupResult | None:
         """Return a saved group, or None; see ``AMQPBackend.restore_group``.
 
         Example::
@@ -219,7 +394,7 @@ class GroupResult:
         """
         return await backend.restore_group(id)
 
-    async def delete(self, backend: AMQPBackend | None = None) -> None:
+    async def delete(self, backend: ResultSource | None = None) -> None:
         """Delete what ``save`` stored; the members' results stay. See ``AMQPBackend.delete_group``.
 
         Example::
@@ -250,7 +425,7 @@ class GroupResult:
         return (self.id, self.parent and self.parent.as_tuple()), [member.as_tuple() for member in self.results]
 
     @staticmethod
-    def from_tuple(form: Any, backend: AMQPBackend) -> GroupResult:
+    def from_tuple(form: Any, backend: ResultSource) -> GroupResult:
         """Return the group that Celery's form describes.
 
         Example::
@@ -272,7 +447,7 @@ def _successful(member: Member, metas: dict[str, ResultMeta]) -> bool:
     return metas[member.task_id].status == states.SUCCESS
 
 
-def _from_tuple(form: Any, backend: AMQPBackend) -> Member:
+def _from_tuple(form: Any, backend: ResultSource) -> Member:
     match form:
         case ((str() as id, before), members) if id:
             parent = None if before is None else _from_tuple(before, backend)

@@ -270,7 +270,7 @@ async def test_queues_that_close_leaves(broker: MemoryBroker, monkeypatch: pytes
     async with Process(f"memory://{broker.name}") as process:
         await asyncio.gather(*(process.backend.store_result(task_id, 1) for task_id in ids))
         assert len(await process.backend.get_many(ids, timeout=30)) == 100
-    assert process.one(QueuesLeft) == QueuesLeft("not done within 5 s")
+    assert process.one(QueuesLeft) == QueuesLeft("not done within 0 s")
     assert Unconfirmed not in process.kinds
     left = broker.queues()
     assert left

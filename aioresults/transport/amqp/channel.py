@@ -98,6 +98,8 @@ class ChannelCalls:
 
     def closed_error(self) -> BrokerUnavailable | ChannelClosed:
         """Return the error for a call on this channel once it is closed."""
+        if isinstance(self._reason, BrokerUnavailable):
+            return BrokerUnavailable(str(self._reason))  # with the broker's own words, if there are any
         if self.connection.is_closed:
             return BrokerUnavailable("the connection to the broker was lost")
         return ChannelClosed()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -34,9 +33,9 @@ class SingleQueueReader(Reader):
         """How many queues are consumed."""
         return int(self._ended is not None and not self._ended.done())
 
-    @abstractmethod
     def on_message(self, message: Message) -> None:
         """Take in one message."""
+        raise NotImplementedError
 
     def on_cancel(self, consumer: Consumer, queue: str) -> None:
         """Give up a consumer that the broker cancelled."""

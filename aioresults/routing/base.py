@@ -10,22 +10,16 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, Self
 
 from aioresults import validation
-from aioresults.errors import (
-    AioResultsError,
-    BacklogLimitExceeded,
-    ConfigurationError,
-    DecodeError,
-    NotFound,
-    ResultTimeout,
-)
+from aioresults.errors import AioResultsError, ConfigurationError, DecodeError, ResultTimeout
 from aioresults.events import Dropped, Unreadable
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import ResultMeta
+from aioresults.routing.look import Look
 from aioresults.serialization import Document
 from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
@@ -350,22 +344,17 @@ class Reader:
             waiter.leave()
 
     @asynccontextmanager
-    async def look(
-        self, task_id: str, limit: int = DEFAULT_BACKLOG_LIMIT
-    ) -> AsyncIterator[dict[str, tuple[Message, ResultMeta | DecodeError]]]:
-        """Read the queue of a task to its end; what is not acknowledged when the block ends goes back to it.
+    async def look(self, task_id: str, limit: int = DEFAULT_BACKLOG_LIMIT) -> AsyncIterator[Look]:
+        """Read the queue of a task to its end; what is not taken when the block ends goes back to it.
 
-        Gives, for each task that has a report there, the report that counts and its message, or the error if none of
-        its messages can be read. Reports that the one that counts has replaced are acknowledged. Nothing is declared:
-        where there is no queue, the dict is empty. Until the block ends, no consumer and no other look gets what this
-        one has: let the looks of one process wait for each other.
+        Nothing is declared: where there is no queue, nothing is found. Until the block ends, no consumer and no other
+        look gets what this one has: let the looks of one process wait for each other.
 
         Example::
 
             async with self.look(task_id) as found:
-                if task_id in found:
-                    message, report = found[task_id]
-                    message.ack()
+                report = found.report(task_id)
+                found.take(task_id)
 
         Args:
             limit: messages that may be read.
@@ -376,41 +365,17 @@ class Reader:
 
         Cancelling is safe: everything goes back.
         """
-        queue = self.parts.overrides.queue_for(task_id)
-        if queue is None:
-            yield {}
-            return
-        found: dict[str, tuple[Message, ResultMeta | DecodeError]] = {}
+        look = Look(self.settings.codec, self.waiters)
         channel: Channel | None = None
         try:
-            async with self.parts.sessions.within(self.settings.rpc_timeout) as session:
-                channel = await session.consumer(0)
-                with suppress(NotFound):
-                    for _ in range(limit):
-                        if (message := await queue(channel).get()) is None:
-                            break
-                        self._find(message, found)
-                    else:
-                        raise BacklogLimitExceeded(task_id, limit)
-            yield found
+            if (queue := self.parts.overrides.queue_for(task_id)) is not None:
+                async with self.parts.sessions.within(self.settings.rpc_timeout) as session:
+                    channel = await session.consumer(0)
+                    await look.read(queue(channel), task_id, limit)
+            yield look
         finally:
             if channel is not None:
                 await channel.close()
-
-    def _find(self, message: Message, found: dict[str, tuple[Message, ResultMeta | DecodeError]]) -> None:
-        try:
-            new = self.settings.codec.read(message)
-        except DecodeError as error:
-            found.setdefault(error.task_id or "", (message, error))
-            return
-        before, old = found.get(new.task_id, (None, None))
-        if before is None or not isinstance(old, ResultMeta):
-            found[new.task_id] = message, new
-        elif self.waiters.supersedes(new.status, old.status):
-            before.ack()
-            found[new.task_id] = message, new
-        else:
-            message.ack()
 
     # Forgetting
 

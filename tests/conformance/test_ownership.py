@@ -77,6 +77,8 @@ class TestATaskThatAnotherProcessCanRead:
         for _ in range(3):
             with pytest.raises(error):
                 await monitor.wait_for(task_id, timeout=30)
+            with pytest.raises(error):  # at once: what the wait had is back, or the look waits until it is
+                await monitor.get_task_meta(task_id)
         assert await worker.wait_for(task_id, timeout=30) == {"answer": 42}
 
 

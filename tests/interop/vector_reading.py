@@ -37,7 +37,7 @@ class Seen:
     vector: Vector
     #: What ``get_task_meta`` showed first, and after the wait.
     looked: ResultMeta | DecodeError
-    after: ResultMeta | None = None
+    after: ResultMeta | DecodeError | None = None
     #: The first report that ``watch`` yielded, of those that are not ready.
     watched: ResultMeta | None = None
     #: What ``wait_for`` returned, or raised, of all others.
@@ -94,12 +94,7 @@ async def _read(backend: AMQPBackend, channel: AbstractChannel, name: str, vecto
     [queue] = backend.on_reply_declare(task_id)
     await channel.declare_queue(queue.name, durable=True, arguments=dict(queue.queue_arguments or {}))
     await publish(channel, queue.name, vector)
-    looked: ResultMeta | DecodeError
-    try:
-        looked = await backend.get_task_meta(task_id)
-    except DecodeError as error:
-        looked = error
-        await publish(channel, queue.name, vector)  # what cannot be read is dropped
+    looked = await look(backend, task_id)
     seen = Seen(name, vector, looked)
     if isinstance(looked, ResultMeta) and not looked.is_ready:
         watching = backend.watch(task_id, timeout=30)
@@ -112,8 +107,16 @@ async def _read(backend: AMQPBackend, channel: AbstractChannel, name: str, vecto
             seen.raised = error
     if isinstance(looked, ResultMeta) and looked.is_ready:
         seen.unpropagated = await backend.wait_for(task_id, timeout=30, propagate=False)
-    seen.after = await backend.get_task_meta(task_id)
+    seen.after = await look(backend, task_id)
     return seen
+
+
+async def look(backend: AMQPBackend, task_id: str) -> ResultMeta | DecodeError:
+    """Look at a task; what cannot be read stays in its queue."""
+    try:
+        return await backend.get_task_meta(task_id)
+    except DecodeError as error:
+        return error
 
 
 async def publish(channel: AbstractChannel, queue: str, vector: Vector) -> None:
@@ -130,6 +133,7 @@ def main(url: str) -> None:
         assert isinstance(seen.looked, ResultMeta), seen.vector
         for meta in (seen.looked, seen.watched, seen.after):
             if meta is not None:
+                assert isinstance(meta, ResultMeta), seen.vector
                 check_pickled(meta, seen.vector)
         if seen.looked.is_failure:
             assert seen.raised is seen.unpropagated, seen.vector

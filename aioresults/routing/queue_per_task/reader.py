@@ -14,10 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -26,6 +24,7 @@ from aioresults.errors import (
     BrokerUnavailable,
     ChannelClosed,
     ChannelError,
+    ConfigurationError,
     DecodeError,
     NotFound,
     NotSupported,
@@ -34,7 +33,8 @@ from aioresults.errors import (
 from aioresults.messaging import Consumer, Message, Queue, declaring
 from aioresults.results import ResultMeta
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, Reader, ReaderParts
-from aioresults.routing.queue_per_task.peek import peek, shared_queue
+from aioresults.routing.look import Look
+from aioresults.routing.queue_per_task.subscription import PREFETCH, Subscription, SubscriptionState
 from aioresults.serialization import Document
 from aioresults.sessions.channel_pool import POOL_SIZE
 from aioresults.sessions.sessions import Session
@@ -49,43 +49,8 @@ PARALLEL_DELETIONS: Final = 4
 #: Channels that share the consumers, at the most. Each does one operation at a time: where all are busy, one more is
 #: opened.
 CHANNELS: Final = 8
-#: Unacknowledged messages per consumer. A task's reports are few; this bounds a worker that reports in a loop.
-PREFETCH: Final = 100
 #: Seconds before an id is looked at again that the broker could not attend to.
 RETRY_INTERVAL: Final = 1.0
-
-
-#: What a look showed: the report that counts, and the id of another task in the same queue.
-_Seen = tuple[ResultMeta | None, str | None]
-
-
-class SubscriptionState(Enum):
-    """Where the consumer of one queue is."""
-
-    OPEN = "open"
-    #: Cancelled by the broker: the queue was deleted, or its node lost.
-    CANCELLED = "cancelled"
-    #: Being closed by us.
-    CLOSING = "closing"
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """The consumer of one task's queue, and the deliveries that are not settled yet."""
-
-    task_id: str
-    consumer: Consumer
-    state: SubscriptionState = SubscriptionState.OPEN
-    #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
-    meta: ResultMeta | None = None
-    message: Message | None = None
-    #: What else has to return to the queue when the consumer is closed; earlier it would come straight back.
-    set_aside: tuple[Message, ...] = ()
-
-    def requeue(self) -> None:
-        """Return to the queue what nobody has taken."""
-        for message in (*self.set_aside, *((self.message,) if self.message else ())):
-            message.requeue()
 
 
 class QueuePerTaskReader(Reader):
@@ -110,7 +75,7 @@ class QueuePerTaskReader(Reader):
         self._consumers: list[Consumer] = []
         self._operations: Counter[Consumer] = Counter()
         self._opening = asyncio.Lock()
-        self._peeks: dict[str, tuple[int, asyncio.Task[_Seen]]] = {}
+        self._looks: dict[str, tuple[int, asyncio.Task[Look]]] = {}
         #: Whether it was told in this session that the broker does not answer for a queue.
         self._warned = False
 
@@ -180,7 +145,8 @@ class QueuePerTaskReader(Reader):
 
     async def run(self, session: Session) -> None:
         """Work until ``session`` is lost. Cancelled: stop at once; the broker has what is not taken."""
-        self._subscriptions.clear()
+        for name in tuple(self._subscriptions):
+            self._drop(name)
         self._consumers = []
         self._operations = Counter()
         # What is left of the last session; whatever still matters is noted again.
@@ -257,7 +223,8 @@ class QueuePerTaskReader(Reader):
                     self.waiters.fail(task_id, ResultForgotten(task_id))
                     return
             elif task_id not in self.waiters:
-                await self._release(queue, subscription)
+                async with self._closing(queue, subscription):
+                    await subscription.put_back()
             else:
                 self._offer(subscription)
         if task_id in self.waiters and queue.name not in self._subscriptions and task_id not in self._forgetting:
@@ -279,7 +246,7 @@ class QueuePerTaskReader(Reader):
             with self._operating(consumer):
                 await consumer.attach(queue.name)
         except (ChannelError, NotSupported) as error:
-            self._subscriptions.pop(queue.name, None)
+            self._drop(queue.name)
             if not isinstance(error, (NotFound, ChannelClosed, NotSupported)):
                 raise
             # Deleted between the two calls, the channel was closed by another call, or a consumer of the queue that was
@@ -319,10 +286,10 @@ class QueuePerTaskReader(Reader):
     async def _delete(self, session: Session, queue: Queue, subscription: Subscription | None) -> None:
         """Delete the queue of a result that was taken, unless another task has reports in it."""
         if subscription is not None:
-            await self._cancel(queue, subscription)
-            if self._is_shared(subscription):
-                subscription.requeue()
-                return
+            async with self._closing(queue, subscription):
+                if self._is_shared(subscription):
+                    await subscription.put_back()
+                    return
         await session.run(lambda channel: queue(channel).delete())
 
     def _is_shared(self, subscription: Subscription) -> bool:
@@ -333,30 +300,35 @@ class QueuePerTaskReader(Reader):
                     return True
         return False
 
-    async def _release(self, queue: Queue, subscription: Subscription) -> None:
-        """Stop consuming a queue that nobody waits for, and return what nobody took."""
-        await self._cancel(queue, subscription)
-        subscription.requeue()
-
-    async def _cancel(self, queue: Queue, subscription: Subscription) -> None:
+    @asynccontextmanager
+    async def _closing(self, queue: Queue, subscription: Subscription) -> AsyncIterator[None]:
+        """Cancel the consumer of a queue; the block deals with what came from there."""
         subscription.state = SubscriptionState.CLOSING
         try:
             with self._operating(subscription.consumer):
                 await subscription.consumer.cancel_by_queue(queue.name)
+                yield
         finally:
-            self._subscriptions.pop(queue.name, None)
+            self._drop(queue.name)
+
+    def _drop(self, queue: str) -> Subscription | None:
+        subscription = self._subscriptions.pop(queue, None)
+        if subscription is not None:
+            subscription.decide()
+        return subscription
 
     async def _is_deleted(self, session: Session, queue: Queue, subscription: Subscription) -> bool:
         """Drop a consumer that the broker cancelled; return whether that was because others deleted the queue."""
         try:
             await session.run(lambda channel: queue(channel).declare(passive=True))
         except NotFound:
-            return self._subscriptions.pop(queue.name, None) is subscription  # else we did: ``_deleting``
-        self._subscriptions.pop(queue.name, None)
+            return self._drop(queue.name) is subscription  # else we did: ``_deleting``
+        self._drop(queue.name)
         return False
 
     def _offer(self, subscription: Subscription) -> None:
         """Offer what was not returned yet to those who came after everyone had left."""
+        subscription.decide()
         meta = subscription.meta
         if meta is not None and self.waiters.latest(subscription.task_id) is not meta:  # else they were told
             self.deliver(meta)
@@ -424,7 +396,7 @@ class QueuePerTaskReader(Reader):
     def _on_close(self, consumer: Consumer, reason: BaseException) -> None:
         for name, subscription in tuple(self._subscriptions.items()):
             if subscription.consumer is consumer and subscription.state is not SubscriptionState.CLOSING:
-                del self._subscriptions[name]
+                self._drop(name)
                 self._look_at(subscription.task_id)
 
     # Looking
@@ -435,15 +407,16 @@ class QueuePerTaskReader(Reader):
         Looks for one task at the same time share one: each would hide the report from the others.
         """
         while task_id not in self.waiters:
-            limit, running = self._peeks.get(task_id, (0, None))
+            limit, running = self._looks.get(task_id, (0, None))
             if running is None:
-                running = asyncio.create_task(self._peek(task_id, backlog_limit))
-                self._peeks[task_id] = backlog_limit, running
-                running.add_done_callback(lambda _: self._peeks.pop(task_id, None))
+                running = asyncio.create_task(self._look(task_id, backlog_limit))
+                self._looks[task_id] = backlog_limit, running
+                running.add_done_callback(partial(self._looked, task_id))
             elif limit != backlog_limit:  # it may say another thing
                 await asyncio.wait([running])
                 continue
-            seen, _ = await asyncio.shield(running)
+            await asyncio.wait([running])  # which leaves it alone when this call is cancelled
+            seen = _report(running.result(), task_id)
             return self.known(task_id) if seen is None else self.learn(seen)
         return self.known(task_id)
 
@@ -454,15 +427,17 @@ class QueuePerTaskReader(Reader):
         """
         here = [each for each in task_ids if each in self.waiters or self._queue_for(each) is None]
         elsewhere = list(set(task_ids).difference(here))
-        seen: list[_Seen] = []
-        while len(seen) < len(elsewhere):  # the limit of a look is that of its own turn
-            some = elsewhere[len(seen) : len(seen) + POOL_SIZE]
-            seen += await asyncio.gather(*(self._peek(task_id, DEFAULT_BACKLOG_LIMIT) for task_id in some))
-        for task_id, (_, other) in zip(elsewhere, seen, strict=True):
-            if other is not None:
+        looks: list[Look] = []
+        while len(looks) < len(elsewhere):  # the limit of a look is that of its own turn
+            some = elsewhere[len(looks) : len(looks) + POOL_SIZE]
+            looks += await asyncio.gather(*(self._look(task_id, DEFAULT_BACKLOG_LIMIT) for task_id in some))
+        metas: list[ResultMeta] = []
+        for task_id, look in zip(elsewhere, looks, strict=True):
+            for other in set(look.task_ids).difference((task_id,)):
                 raise shared_queue(self._name_of(task_id), task_id, other)
+            if (meta := _report(look, task_id)) is not None:
+                metas.append(meta)
         # Nothing waits from here on: what is taken is returned.
-        metas = [meta for meta, _ in seen if meta is not None]
         ready = [meta for meta in metas if meta.is_ready]
         for meta in metas:
             self.learn(meta)
@@ -471,15 +446,30 @@ class QueuePerTaskReader(Reader):
             self._take_off(meta.task_id)
         return [*ready, *await super().take(here)]
 
-    async def _peek(self, task_id: str, backlog_limit: int) -> _Seen:
+    def _looked(self, task_id: str, look: asyncio.Task[Look]) -> None:
+        del self._looks[task_id]
+        if not look.cancelled():
+            look.exception()  # every caller may have left
+
+    async def _look(self, task_id: str, backlog_limit: int) -> Look:
+        """Look into the queue of a task on a channel of the pool, which costs a third of ``look``; all goes back."""
+        look = Look(self.settings.codec, self.waiters)
         queue = self._queue_for(task_id)
         if queue is None or task_id in self._taken:
-            return None, None  # what was taken here is not there, though its queue may be for a while
-        codec, overrides = self.settings.codec, self.parts.overrides
+            return look  # what was taken here is not there, though its queue may be for a while
+
+        async def read(channel: Channel) -> None:
+            try:
+                await look.read(queue(channel), task_id, backlog_limit)
+            finally:
+                await look.put_back(queue(channel))
+
         async with self.parts.sessions.within(self.settings.rpc_timeout) as session:
-            return await session.run(
-                lambda channel: peek(queue(channel), task_id, codec, overrides, backlog_limit=backlog_limit)
-            )
+            while task_id not in self.waiters and (subscription := self._subscription(task_id)) is not None:
+                await subscription.decided.wait()
+            if task_id not in self.waiters:
+                await session.run(read)
+        return look
 
     # Forgetting
 
@@ -513,9 +503,25 @@ class QueuePerTaskReader(Reader):
             yield
             subscription = self._subscriptions.get(queue)
             if subscription is not None and subscription.state is not SubscriptionState.CLOSING:
-                del self._subscriptions[queue]
+                self._drop(queue)
         finally:
             self._forgetting[task_id] -= 1
             if not self._forgetting[task_id]:
                 del self._forgetting[task_id]
             self._look_at(task_id)
+
+
+def _report(look: Look, task_id: str) -> ResultMeta | None:
+    """Return the report that counts; raise where nothing in the queue can be read, whatever it says whose it is."""
+    meta = look.report(task_id)
+    if meta is None:
+        for error in look.unreadable.values():
+            raise error
+    return meta
+
+
+def shared_queue(queue: str, task_id: str, other: str) -> ConfigurationError:
+    """Return the error for a queue that two tasks share: whoever takes the result of one would delete the other's."""
+    return ConfigurationError(
+        f"the tasks {task_id!r} and {other!r} share the queue {queue!r}: rkey() must give each task a queue of its own"
+    )

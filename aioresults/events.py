@@ -21,6 +21,8 @@ __all__ = [
     "Event",
     "Events",
     "Evicted",
+    "InboxBusy",
+    "InboxLost",
     "LateResult",
     "NotRouted",
     "OnEvent",
@@ -221,6 +223,26 @@ class Dropped(Event):
 
     def __str__(self) -> str:
         return f"cannot read {_report_of(self.task_id)}, dropped it: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class InboxBusy(Event):
+    """Another process reads the named inbox, which comes to this one when that one has handed it over or has ended."""
+
+    queue: str
+
+    def __str__(self) -> str:
+        return f"another process reads the inbox {self.queue}: waiting until it hands the inbox over, or ends"
+
+
+@dataclass(frozen=True, slots=True)
+class InboxLost(Event):
+    """A newer process of the same name has come: it gets what was not taken, and all waits here have ended."""
+
+    queue: str
+
+    def __str__(self) -> str:
+        return f"handed the inbox {self.queue} over to another process of its name; all waits here have ended"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from aioresults import (
     ResultTooLarge,
 )
 from aioresults.events import Dropped, Event
-from aioresults.routing.reply_queue import reader as reader_module
+from aioresults.routing.reply_queue import holding, named_inbox
 from aioresults.serialization import ReportCodec
 from aioresults.transport.base import OutgoingMessage, Properties
 from aioresults.transport.memory import MemoryBroker
@@ -455,7 +455,7 @@ class TestPoison:
     async def test_a_named_inbox_keeps_what_cannot_be_read_within_a_bound(
         self, lab: Lab, worker: AMQPBackend, raw: Raw, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reader_module, "MAX_HELD_BYTES", 3 * (reader_module.HELD_OVERHEAD + 1))
+        monkeypatch.setattr(named_inbox, "MAX_UNREADABLE", 3 * (holding.OVERHEAD + 1))
         events: list[Event] = []
         caller, task_id = await lab.open(routing=ReplyQueue(new_name()), on_event=events.append), new_id()
         inbox = caller.reply_to or ""

@@ -111,25 +111,26 @@ class NamedInboxReader(ReplyQueueReader):
             await asyncio.wait([working])
         if not working.cancelled():
             working.result()
+        if self._taken_over is not None:
+            await self._hand_over(self._taken_over)
         await asyncio.wait([session.lost])
 
     async def _look_for_others(self, session: Session) -> None:
         with suppress(BrokerUnavailable, ChannelError):
             declared = await session.run(lambda channel: self._queue(channel).declare(passive=True))
-            if declared.consumer_count > 1 and not self._stands_by:
-                await self._hand_over()
-            elif declared.consumer_count == 1:
+            if declared.consumer_count == 1:
                 self._stands_by = False
+            elif declared.consumer_count > 1 and not self._stands_by:
+                self._taken_over = InboxTakenOver(self._queue.name)
 
-    async def _hand_over(self) -> None:
+    async def _hand_over(self, error: InboxTakenOver) -> None:
         """Return what nobody has taken, and end all waits."""
-        self._taken_over = error = InboxTakenOver(self._queue.name)
-        self.settings.events.emit(InboxLost(self._queue.name))
-        self.waiters.fail_all(error)
         self.memory.drop_unclaimed()
         await self._leave()
         self._end()
         self._holding.clear()
+        self.settings.events.emit(InboxLost(self._queue.name))
+        self.waiters.fail_all(error)
 
     async def finish(self, session: Session) -> None:
         """Leave the inbox, with all that nobody has taken, to the next process."""

@@ -388,7 +388,7 @@ class AMQPBackend:
             stored = PendingStore(task_id, "", b"")
             stored.set_exception(error)
             return stored
-        stored = PendingStore(task_id, correlation_id, document, result)
+        stored = PendingStore(task_id, correlation_id, document, result, is_ready=meta.is_ready)
         runtime.outbox.put(routing_key, stored)
         return stored
 
@@ -407,7 +407,7 @@ class AMQPBackend:
 
         Errors and cancellation: see ``Recording``.
         """
-        return Recording(self, task_id, request)
+        return Recording(self, self._settings.events, task_id, request)
 
     async def mark_as_started(self, task_id: str, request: Any | None = None, **meta: Any) -> None:
         """Store STARTED.

@@ -31,6 +31,7 @@ __all__ = [
     "Unblocked",
     "Unconfirmed",
     "Unreadable",
+    "Unreported",
     "Unroutable",
 ]
 
@@ -137,6 +138,18 @@ class Unblocked(Event):
 
     def __str__(self) -> str:
         return f"{self.uri} accepts messages again, after {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreported(Event):
+    """A report of ``recording`` that is not ready, which nobody waits for, could not be stored."""
+
+    task_id: str
+    status: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"a report of task {self.task_id!r} in state {self.status!r} was not stored: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

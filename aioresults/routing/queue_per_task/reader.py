@@ -38,6 +38,7 @@ from aioresults.routing.queue_per_task.subscription import PREFETCH, Subscriptio
 from aioresults.serialization import Document
 from aioresults.sessions.channel_pool import POOL_SIZE
 from aioresults.sessions.sessions import Session
+from aioresults.states import SUCCESS
 from aioresults.transport import Channel
 
 logger: Final = logging.getLogger("aioresults")
@@ -241,7 +242,7 @@ class QueuePerTaskReader(Reader):
         if (other := self._subscriptions.get(queue.name)) is not None:  # meanwhile
             self._refuse_shared(queue, task_id, other.task_id)
             return
-        self._subscriptions[queue.name] = Subscription(task_id, consumer)
+        self._subscriptions[queue.name] = Subscription(task_id, queue.name, consumer)
         try:
             with self._operating(consumer):
                 await consumer.attach(queue.name)
@@ -330,7 +331,8 @@ class QueuePerTaskReader(Reader):
         """Offer what was not returned yet to those who came after everyone had left."""
         subscription.decide()
         meta = subscription.meta
-        if meta is not None and self.waiters.latest(subscription.task_id) is not meta:  # else they were told
+        is_news = subscription.asking is None and self.waiters.latest(subscription.task_id) is not meta
+        if meta is not None and is_news:  # else those who wait were told, or will be
             self.deliver(meta)
         set_aside, subscription.set_aside = subscription.set_aside, ()
         for message in set_aside:
@@ -376,14 +378,28 @@ class QueuePerTaskReader(Reader):
 
     def _hold(self, subscription: Subscription, message: Message, meta: ResultMeta) -> None:
         """Keep the ready report that counts unacknowledged until somebody takes it."""
-        counts = self.deliver(meta)
-        if not counts and subscription.message is not None:
+        before = subscription.meta
+        if before is not None and not self.waiters.supersedes(meta.status, before.status):
             message.ack()
             return
-        # After a reconnect the report that counts comes again, and is to be settled again.
         if subscription.message is not None:
             subscription.message.ack()
         subscription.message, subscription.meta = message, meta
+        if before is None and self.waiters.supersedes(SUCCESS, meta.status):
+            subscription.asking = asyncio.create_task(self._tell_later(subscription))
+        elif subscription.asking is None or not self.waiters.supersedes(SUCCESS, meta.status):
+            self.deliver(meta)
+
+    async def _tell_later(self, subscription: Subscription) -> None:
+        """Tell of a failure when no report stands behind it that replaces it: a task that was run again, and succeeded.
+
+        The broker delivers what a queue holds in one go, and answers a call after that.
+        """
+        with suppress(AioResultsError):
+            await subscription.consumer.channel.basic_qos(PREFETCH)
+        subscription.asking = None
+        if self._subscriptions.get(subscription.queue) is subscription and subscription.task_id in self.waiters:
+            self._offer(subscription)
 
     def on_cancel(self, consumer: Consumer, queue: str) -> None:
         """Have a queue looked at whose consumer the broker cancelled."""

@@ -31,11 +31,14 @@ class Subscription:
     """The consumer of one task's queue, and the deliveries that are not settled yet."""
 
     task_id: str
+    queue: str
     consumer: Consumer
     state: SubscriptionState = SubscriptionState.OPEN
     #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
     meta: ResultMeta | None = None
     message: Message | None = None
+    #: Asks whether a report follows that replaces ``meta``, before anybody is told of it.
+    asking: asyncio.Task[None] | None = None
     #: What else has to return to the queue when the consumer is closed; earlier it would come straight back.
     set_aside: tuple[Message, ...] = ()
     #: Set when what nobody has taken is back in the queue, or when somebody waits for it again.

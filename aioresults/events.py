@@ -156,7 +156,7 @@ class Unreported(Event):
 class Unroutable(Event):
     """An inbox is missing, not there yet or gone: its results are retried by the ``unroutable_policy``."""
 
-    _level: ClassVar[int] = logging.INFO
+    _level: ClassVar[int] = logging.DEBUG
 
     destination: str
     #: How many results of this process wait for the inbox.
@@ -168,7 +168,10 @@ class Unroutable(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotRouted(Event):
-    """An inbox stayed missing: these stores failed with ``ResultNotRouted``."""
+    """An inbox stayed missing: these stores failed with ``ResultNotRouted``, and those that follow fail at once.
+
+    Told once for each inbox, until that is found again.
+    """
 
     destination: str
     results: int

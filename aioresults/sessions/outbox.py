@@ -26,7 +26,6 @@ import asyncio
 import itertools
 from collections import OrderedDict, deque
 from collections.abc import Container, Coroutine, Generator, Iterator, Sequence
-from time import monotonic
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
@@ -305,7 +304,7 @@ class Outbox:
         looked_for = self._gone.get(routing_key)
         if looked_for is None:
             return False
-        now = monotonic()
+        now = asyncio.get_running_loop().time()
         if not report.is_ready or now < looked_for:
             return True
         self._gone[routing_key] = now + PROBE_INTERVAL
@@ -404,7 +403,7 @@ class Outbox:
                 self._events.emit(NotRouted(name, len(queue.in_flight)))
                 if len(self._gone) >= MAX_GONE:
                     self._gone.popitem(last=False)
-            self._gone[queue.routing_key] = monotonic() + PROBE_INTERVAL
+            self._gone[queue.routing_key] = asyncio.get_running_loop().time() + PROBE_INTERVAL
         except Exception as error:
             for report in queue.in_flight:
                 report.fail(error)

@@ -101,7 +101,10 @@ class Recording:
         return room
 
     def _send(self, meta: Any, status: str) -> None:
-        store = asyncio.ensure_future(self._backend.store_result(self._task_id, meta, status, request=self._request))
+        store = self._backend.store_result(self._task_id, meta, status, request=self._request)
+        if not isinstance(store, asyncio.Future):
+            store.send(None)  # the backend is of another event loop, and says so
+            return
         error = store.exception() if store.done() else None
         if error is not None and not isinstance(error, ResultNotRouted):
             raise error

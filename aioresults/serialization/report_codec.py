@@ -169,6 +169,8 @@ class ReportCodec:
             return self._writer.write(report)
         except EncodeError:
             if not _is_failure(meta):
+                if meta.status in EXCEPTION_STATES:
+                    raise
                 report["result"] = to_plain(meta.result)
                 if report["result"] is meta.result:
                     raise

@@ -46,6 +46,7 @@ from aioresults.events import Events, NotRouted, Unroutable
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.retry import TRANSIENT_ERRORS, RetryPolicy
 from aioresults.serialization.report_codec import ReportCodec
+from aioresults.sessions.gone import GoneDestinations
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.transport.broker_errors import message_size_limit
 
@@ -57,12 +58,6 @@ MAX_PIPELINED: Final = 3
 #: Reports that may wait, for one destination and for all together. Further stores wait to be admitted.
 MAX_WAITING: Final = 10_000
 MAX_TOTAL: Final = 50_000
-
-
-#: Seconds between two looks whether a destination that is gone has come back.
-PROBE_INTERVAL: Final = 1.0
-#: Destinations that are remembered as gone; beyond that the oldest is tried again.
-MAX_GONE: Final = 10_000
 
 
 class Destinations(Protocol):
@@ -266,8 +261,7 @@ class Outbox:
         self._total = 0
         # Ordered, because a plain dict that lost its first keys is slow to find the next.
         self._blocked: OrderedDict[str, deque[PendingStore]] = OrderedDict()
-        #: The destinations that are gone, and when each is looked for again.
-        self._gone: OrderedDict[str, float] = OrderedDict()
+        self._gone = GoneDestinations()
         self._max_bytes = MAX_BATCH_BYTES
         self.stored: int = 0
         self.messages: int = 0
@@ -289,7 +283,7 @@ class Outbox:
 
         Beyond the limits the report waits to be admitted; reports for one routing key are admitted in order.
         """
-        if self._gone and self._is_gone(routing_key, report):
+        if self._gone and self._gone.keeps_out(routing_key, is_ready=report.is_ready):
             self.not_routed += 1
             report.fail(ResultNotRouted(report.task_id, self._name(routing_key)))
         elif self._total < min(MAX_WAITING, MAX_TOTAL) and not self._blocked:  # nearly always
@@ -298,17 +292,6 @@ class Outbox:
             self._blocked.setdefault(routing_key, deque()).append(report)
         else:
             self._enter(routing_key, report)
-
-    def _is_gone(self, routing_key: str, report: PendingStore) -> bool:
-        """Whether a destination is gone, and this report is not the one that looks for it again."""
-        looked_for = self._gone.get(routing_key)
-        if looked_for is None:
-            return False
-        now = asyncio.get_running_loop().time()
-        if not report.is_ready or now < looked_for:
-            return True
-        self._gone[routing_key] = now + PROBE_INTERVAL
-        return False
 
     def _enter(self, routing_key: str, report: PendingStore) -> None:
         self._total += 1
@@ -399,11 +382,8 @@ class Outbox:
             name = self._name(queue.routing_key)
             for report in queue.in_flight:
                 report.fail(ResultNotRouted(report.task_id, name))
-            if queue.routing_key not in self._gone:
+            if self._gone.add(queue.routing_key):
                 self._events.emit(NotRouted(name, len(queue.in_flight)))
-                if len(self._gone) >= MAX_GONE:
-                    self._gone.popitem(last=False)
-            self._gone[queue.routing_key] = asyncio.get_running_loop().time() + PROBE_INTERVAL
         except Exception as error:
             for report in queue.in_flight:
                 report.fail(error)

@@ -46,7 +46,7 @@ async def waiting(backend: AMQPBackend, task_id: str, raw: Raw, **options: Any) 
     return task
 
 
-@where(by_id=True, history=True)
+@only("per_task", "stream", "celery", "celery_amqp_backend")
 class TestATaskThatFailedAndWasRunAgain:
     """A lost worker or a hard time limit is a FAILURE; then the task is delivered again, and succeeds."""
 

@@ -24,7 +24,6 @@ from aioresults.errors import (
     BrokerUnavailable,
     ChannelClosed,
     ChannelError,
-    ConfigurationError,
     DecodeError,
     NotFound,
     NotSupported,
@@ -34,7 +33,7 @@ from aioresults.messaging import Consumer, Message, Queue, declaring
 from aioresults.results import ResultMeta
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, Reader, ReaderParts
 from aioresults.routing.look import Look
-from aioresults.routing.queue_per_task.subscription import PREFETCH, Subscription, SubscriptionState
+from aioresults.routing.queue_per_task.subscription import PREFETCH, Subscription, SubscriptionState, shared_queue
 from aioresults.serialization import Document
 from aioresults.sessions.channel_pool import POOL_SIZE
 from aioresults.sessions.sessions import Session
@@ -432,7 +431,7 @@ class QueuePerTaskReader(Reader):
                 await asyncio.wait([running])
                 continue
             await asyncio.wait([running])  # which leaves it alone when this call is cancelled
-            seen = _report(running.result(), task_id)
+            seen = running.result().only_report(task_id)
             return self.known(task_id) if seen is None else self.learn(seen)
         return self.known(task_id)
 
@@ -451,7 +450,7 @@ class QueuePerTaskReader(Reader):
         for task_id, look in zip(elsewhere, looks, strict=True):
             for other in set(look.task_ids).difference((task_id,)):
                 raise shared_queue(self._name_of(task_id), task_id, other)
-            if (meta := _report(look, task_id)) is not None:
+            if (meta := look.only_report(task_id)) is not None:
                 metas.append(meta)
         # Nothing waits from here on: what is taken is returned.
         ready = [meta for meta in metas if meta.is_ready]
@@ -525,19 +524,3 @@ class QueuePerTaskReader(Reader):
             if not self._forgetting[task_id]:
                 del self._forgetting[task_id]
             self._look_at(task_id)
-
-
-def _report(look: Look, task_id: str) -> ResultMeta | None:
-    """Return the report that counts; raise where nothing in the queue can be read, whatever it says whose it is."""
-    meta = look.report(task_id)
-    if meta is None:
-        for error in look.unreadable.values():
-            raise error
-    return meta
-
-
-def shared_queue(queue: str, task_id: str, other: str) -> ConfigurationError:
-    """Return the error for a queue that two tasks share: whoever takes the result of one would delete the other's."""
-    return ConfigurationError(
-        f"the tasks {task_id!r} and {other!r} share the queue {queue!r}: rkey() must give each task a queue of its own"
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from aioresults.errors import ChannelClosed
+from aioresults.errors import ChannelClosed, ConfigurationError
 from aioresults.messaging import Consumer, Message
 from aioresults.results import ResultMeta
 
@@ -59,3 +59,10 @@ class Subscription:
                 # It changes nothing, but is answered after what was sent before. A passive declaration, which would
                 # do as well, closes the channel that all consumers share where the queue is gone.
                 await self.consumer.channel.basic_qos(PREFETCH)
+
+
+def shared_queue(queue: str, task_id: str, other: str) -> ConfigurationError:
+    """Return the error for a queue that two tasks share: whoever takes the result of one would delete the other's."""
+    return ConfigurationError(
+        f"the tasks {task_id!r} and {other!r} share the queue {queue!r}: rkey() must give each task a queue of its own"
+    )

@@ -427,6 +427,7 @@ class TestWhichReportCounts:
                 with pytest.raises(ResultTimeout):
                     await caller.consume(task_id, timeout=0)
 
+    @only("per_task", "last_value", "stream", "celery", "celery_amqp_backend")
     async def test_for_one_who_waits_it_is_the_same_one(self, caller: AMQPBackend, store: Store) -> None:
         for reports, winner in RANKS:
             if reports[winner] not in READY:

@@ -36,10 +36,9 @@ from aioresults.results import ResultMeta
 from aioresults.retry import RetryPolicy
 from aioresults.routing import QueuePerTask, Routing, RoutingOptions
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, checked
-from aioresults.runtime import Runtime
+from aioresults.runtime import Runtime, own_queue
 from aioresults.serialization import ReportCodec, Serializers, convert
 from aioresults.sessions.outbox import PendingStore
-from aioresults.sessions.sessions import Session
 from aioresults.settings import BackendSettings
 from aioresults.transport import Channel, transport_for
 from aioresults.waiting.waiters import Waiter
@@ -244,7 +243,7 @@ class AMQPBackend:
             if runtime is not None:
                 await runtime.closed()
             if self._runtime is runtime:  # else another call has begun the next lifetime meanwhile
-                self._runtime = Runtime(self._settings, self._routing, self)
+                self._runtime = self._new_runtime()
         await runtime.open()
         return self
 
@@ -329,7 +328,7 @@ class AMQPBackend:
             figures = backend.stats()
             assert figures["connected"] and not figures["blocked"]
         """
-        return (self._runtime or Runtime(self._settings, self._routing, self)).stats()
+        return (self._runtime or self._new_runtime()).stats()
 
     # Storing
 
@@ -388,7 +387,7 @@ class AMQPBackend:
             stored = PendingStore(task_id, "", b"")
             stored.set_exception(error)
             return stored
-        stored = PendingStore(task_id, correlation_id, document, result)
+        stored = PendingStore(task_id, correlation_id, document, result, is_ready=meta.is_ready)
         runtime.outbox.put(routing_key, stored)
         return stored
 
@@ -407,7 +406,7 @@ class AMQPBackend:
 
         Errors and cancellation: see ``Recording``.
         """
-        return Recording(self, task_id, request)
+        return Recording(self, self._settings.events, task_id, request)
 
     async def mark_as_started(self, task_id: str, request: Any | None = None, **meta: Any) -> None:
         """Store STARTED.
@@ -853,7 +852,7 @@ class AMQPBackend:
         """
         queue = self.queue_for(task_id)
         shared = [entity for entity in self.routing.topology() if isinstance(entity, messaging.Queue)]
-        return [*([queue] if queue else []), *map(self._own_queue, shared)]
+        return [*([queue] if queue else []), *(own_queue(each, self) for each in shared)]
 
     def queue_for(self, task_id: str) -> messaging.Queue | None:
         """Return the queue that holds the reports of a task; None when the routing gives a task no queue of its own.
@@ -864,7 +863,7 @@ class AMQPBackend:
             assert queue is not None and queue.name == "aioresults.task.task"
         """
         queue = self.routing.queue(self.rkey(task_id))
-        return None if queue is None else self._own_queue(queue)
+        return None if queue is None else own_queue(queue, self)
 
     def inbox(self) -> messaging.Queue | None:
         """Return the one queue that this process reads for all tasks, an inbox or a stream; None when there is none.
@@ -881,16 +880,7 @@ class AMQPBackend:
         ``open`` asks once.
         """
         queue = self.routing.inbox()
-        return None if queue is None else self._own_queue(queue)
-
-    def _own(self, entity: messaging.Exchange | messaging.Queue) -> messaging.Exchange | messaging.Queue:
-        """Return an exchange or a queue of the routing as an instance of this backend's classes."""
-        return self._own_queue(entity) if isinstance(entity, messaging.Queue) else self.Exchange.of(entity)
-
-    def _own_queue(self, queue: messaging.Queue) -> messaging.Queue:
-        if type(queue.exchange) is not self.Exchange:
-            return self.Queue(**{**queue.as_dict(), "exchange": self.Exchange.of(queue.exchange)})
-        return self.Queue.of(queue)
+        return None if queue is None else own_queue(queue, self)
 
     def supersedes(self, new: str, old: str) -> bool:
         """Return whether a report in state ``new`` replaces one in state ``old`` that came before it.
@@ -954,10 +944,9 @@ class AMQPBackend:
         ``AMQPBackend.revive``.
         """
 
-    async def _on_session(self, session: Session) -> None:
-        """Call ``revive`` with a channel; awaited at the start of every session, before the session is used."""
-        if type(self).revive is not AMQPBackend.revive:
-            await self.revive(await session.channel())  # only where overridden: it opens a connection of its own
+    def _new_runtime(self) -> Runtime:
+        revives = type(self).revive is not AMQPBackend.revive
+        return Runtime(self._settings, self._routing, self, revives=revives)
 
 
 def _outcome(meta: ResultMeta, propagate: bool, type: Any) -> Any:

@@ -10,6 +10,7 @@
     ├── BackendClosed                          the backend is closed, or was never opened
     ├── ResultTimeout (TimeoutError)           the deadline of a wait passed
     ├── ResultForgotten                        the result was deleted during a wait for it
+    ├── InboxTakenOver                         another process of the same name reads the inbox now
     ├── ResultEvicted                          the result arrived unclaimed and was evicted to make room
     ├── StoreError                             a result is not known to be stored
     │   ├── ResultNotRouted                    there is no queue at its destination
@@ -59,6 +60,7 @@ __all__ = [
     "ContentDisallowed",
     "DecodeError",
     "EncodeError",
+    "InboxTakenOver",
     "InequivalentArgument",
     "MessageNacked",
     "MessageReturned",
@@ -121,6 +123,14 @@ class ResultTimeout(AioResultsError, TimeoutError):
         else:
             text = f"no result of task {self.pending[0]!r} within {timeout:g} s"
         super().__init__(text)
+
+
+class InboxTakenOver(AioResultsError):
+    """Another process of the same name reads the inbox ``queue`` now, and gets all results that were not taken."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(f"another process reads the inbox {queue!r} now, and gets what was not taken")
 
 
 class ResultForgotten(AioResultsError):

@@ -21,6 +21,8 @@ __all__ = [
     "Event",
     "Events",
     "Evicted",
+    "InboxBusy",
+    "InboxLost",
     "LateResult",
     "NotRouted",
     "OnEvent",
@@ -29,6 +31,7 @@ __all__ = [
     "Unblocked",
     "Unconfirmed",
     "Unreadable",
+    "Unreported",
     "Unroutable",
 ]
 
@@ -138,10 +141,22 @@ class Unblocked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Unreported(Event):
+    """A report of ``recording`` that is not ready, which nobody waits for, could not be stored."""
+
+    task_id: str
+    status: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"a report of task {self.task_id!r} in state {self.status!r} was not stored: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Unroutable(Event):
     """An inbox is missing, not there yet or gone: its results are retried by the ``unroutable_policy``."""
 
-    _level: ClassVar[int] = logging.INFO
+    _level: ClassVar[int] = logging.DEBUG
 
     destination: str
     #: How many results of this process wait for the inbox.
@@ -153,7 +168,10 @@ class Unroutable(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotRouted(Event):
-    """An inbox stayed missing: these stores failed with ``ResultNotRouted``."""
+    """An inbox stayed missing: these stores failed with ``ResultNotRouted``, and those that follow fail at once.
+
+    Told once for each inbox, until that is found again.
+    """
 
     destination: str
     results: int
@@ -221,6 +239,26 @@ class Dropped(Event):
 
     def __str__(self) -> str:
         return f"cannot read {_report_of(self.task_id)}, dropped it: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class InboxBusy(Event):
+    """Another process reads the named inbox, which comes to this one when that one has handed it over or has ended."""
+
+    queue: str
+
+    def __str__(self) -> str:
+        return f"another process reads the inbox {self.queue}: waiting until it hands the inbox over, or ends"
+
+
+@dataclass(frozen=True, slots=True)
+class InboxLost(Event):
+    """A newer process of the same name has come: it gets what was not taken, and all waits here have ended."""
+
+    queue: str
+
+    def __str__(self) -> str:
+        return f"handed the inbox {self.queue} over to another process of its name; all waits here have ended"
 
 
 @dataclass(frozen=True, slots=True)

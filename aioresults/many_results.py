@@ -102,11 +102,16 @@ class ResultIterator(Iteration[tuple[str, ResultMeta]]):
         self._results = results
         self._known: deque[ResultMeta] | None = None
         self._collector: Collector | None = None
+        #: The task whose result the caller has; it is taken when the caller asks for the next one.
+        self._yielded: str | None = None
         self._timed_out: ResultTimeout | None = None
 
     async def _next(self) -> tuple[str, ResultMeta]:
         if self._known is None:
             await self._begin()
+        if self._yielded is not None and self._collector is not None:
+            self._collector.take([self._yielded])
+            self._yielded = None
         if self._known:
             meta = self._known.popleft()
         elif self._timed_out is not None:
@@ -122,7 +127,7 @@ class ResultIterator(Iteration[tuple[str, ResultMeta]]):
         meta = await collector.next()
         if meta is None:
             raise StopAsyncIteration
-        collector.take([meta.task_id])
+        self._yielded = meta.task_id
         return meta
 
     async def _begin(self) -> None:
@@ -153,7 +158,8 @@ class ManyResults:
     - Awaited, it returns ``{task_id: meta}`` in the order asked. No result is taken off the broker before all are
       there.
     - Iterated, it yields ``(task_id, meta)``, each task once: first what is known in this process, then in order of
-      arrival. What was yielded is taken.
+      arrival. A result is taken when the caller asks for the next one: a caller that ends before it has dealt with
+      what it was given leaves that for the next caller.
 
     Raises:
         ResultTimeout: the deadline passed; it has ``done`` and ``pending``.

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import anyio
 
+from aioresults import messaging
 from aioresults.errors import (
     AioResultsError,
     BackendClosed,
@@ -25,11 +26,11 @@ from aioresults.errors import (
 )
 from aioresults.events import QueuesLeft, Unconfirmed
 from aioresults.groups import Groups
-from aioresults.messaging import Exchange, Queue, declaring
 from aioresults.routing.base import Overrides, ReaderParts, Routing
 from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.settings import BackendSettings
+from aioresults.transport import Channel
 
 logger: Final = logging.getLogger("aioresults")
 
@@ -50,25 +51,36 @@ class Lifecycle(Enum):
 class RuntimeOwner(Overrides, Protocol):
     """What a lifetime asks of its backend."""
 
-    def _own(self, entity: Exchange | Queue) -> Exchange | Queue:
-        """Return an exchange or a queue as an instance of the backend's own classes."""
+    Exchange: type[messaging.Exchange]
+    Queue: type[messaging.Queue]
 
-    def on_reply_declare(self, task_id: str) -> list[Queue]:
+    def on_reply_declare(self, task_id: str) -> list[messaging.Queue]:
         """Return the queues to declare when a report about ``task_id`` finds none."""
 
-    async def _on_session(self, session: Session) -> None:
+    async def revive(self, channel: Channel) -> None:
         """Declare what the user's own code needs; called before a session is used."""
+
+
+def own_queue(queue: messaging.Queue, owner: RuntimeOwner) -> messaging.Queue:
+    """Return a queue, and its exchange, as instances of the backend's own classes."""
+    if type(queue.exchange) is not owner.Exchange:
+        return owner.Queue(**{**queue.as_dict(), "exchange": owner.Exchange.of(queue.exchange)})
+    return owner.Queue.of(queue)
 
 
 class Runtime:
     """Connects the parts of one lifetime, and runs them from ``open`` to ``close``.
 
     It prepares each session (``SessionOwner``), and tells the outbox where to publish (``Destinations``).
+
+    Args:
+        revives: the backend overrides ``revive``. It is called only then: its channel needs a connection of its own.
     """
 
-    def __init__(self, settings: BackendSettings, routing: Routing, backend: RuntimeOwner) -> None:
+    def __init__(self, settings: BackendSettings, routing: Routing, backend: RuntimeOwner, *, revives: bool) -> None:
         self._settings = settings
         self._backend = backend
+        self._revives = revives
         self._routing = routing
         self._events = settings.events
         self.exchange: Final = routing.exchange.name
@@ -232,7 +244,8 @@ class Runtime:
     async def prepare(self, session: Session) -> None:
         """Declare what the routing and the user's code need, and start the reader."""
         await self.declare(session)
-        await self._backend._on_session(session)
+        if self._revives:
+            await self._backend.revive(await session.channel())
         if self._reads:
             await self.reader.start(session)
 
@@ -246,15 +259,19 @@ class Runtime:
         """Whether many reports for this routing key may travel in one message."""
         return self._routing.coalesces(routing_key)
 
-    def queues_for(self, task_id: str) -> Sequence[Queue]:
+    def queues_for(self, task_id: str) -> Sequence[messaging.Queue]:
         """Return the queues to declare when a report of a task finds none."""
         return self._backend.on_reply_declare(task_id)
 
     async def declare(self, session: Session) -> None:
         """Declare what the routing needs."""
         for entity in self._routing.topology():
+            if isinstance(entity, messaging.Queue):
+                own: messaging.Exchange | messaging.Queue = own_queue(entity, self._backend)
+            else:
+                own = self._backend.Exchange.of(entity)
             try:
-                await session.run(declaring(self._backend._own(entity)), publishing=True)
+                await session.run(messaging.declaring(own), publishing=True)
             except (PreconditionFailed, BrokerUnavailable) as error:
                 explained = self._routing.explain(error)
                 if explained is error:

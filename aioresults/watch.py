@@ -77,7 +77,8 @@ class Watch(Iteration[ResultMeta]):
     Raises:
         ResultTimeout: there was no ready report in time.
 
-    Cancelling is safe, and so is leaving the loop early: a ready report that was not yielded stays in its queue.
+    Cancelling is safe, and so is leaving the loop early: the ready report is taken when the caller asks for what
+    follows it, as a loop does that runs to its end. Until then it stays in its queue.
     """
 
     def __init__(self, reader: Reader, task_id: str, timeout: float | None, take: bool) -> None:
@@ -87,13 +88,16 @@ class Watch(Iteration[ResultMeta]):
         self._timeout = timeout
         self._take = take
         self._watcher: Watcher | None = None
+        #: Whether the caller has the ready report.
+        self._is_done = False
 
     async def _next(self) -> ResultMeta:
-        meta = await self._begin() if self._watcher is None else await self._report(self._watcher)
-        if meta.is_ready:
+        if self._is_done:  # and asks for more: only now it has dealt with it
             if self._watcher is not None and self._take:
                 self._watcher.take([self._task_id])
-            self._end()
+            raise StopAsyncIteration
+        meta = await self._begin() if self._watcher is None else await self._report(self._watcher)
+        self._is_done = meta.is_ready
         return meta
 
     async def _begin(self) -> ResultMeta:

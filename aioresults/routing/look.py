@@ -85,6 +85,14 @@ class Look:
             raise error
         return None
 
+    def only_report(self, task_id: str) -> ResultMeta | None:
+        """Return the same, of a queue that is this task's alone: what cannot be read there is of this task, too."""
+        meta = self.report(task_id)
+        if meta is None:
+            for error in self.unreadable.values():
+                raise error
+        return meta
+
     def take(self, task_id: str) -> None:
         """Acknowledge the report of a task that counts, if there is one."""
         if task_id in self._reports:

@@ -1,4 +1,4 @@
-"""Typed results: a decoded value as a dataclass, a TypedDict, a pydantic model, or a container of these.
+"""Typed results: a decoded value as a dataclass, a TypedDict, a pydantic model, or a container of these; and back.
 
 Needs msgspec (``aioresults[typed]``), imported on first use. Unlike pydantic, msgspec takes ``typing.TypedDict`` on
 Python 3.11, and has no schema to build and keep. A pydantic model validates itself, wherever it stands in a type.
@@ -7,10 +7,15 @@ Python 3.11, and has no schema to build and keep. A pydantic model validates its
 from __future__ import annotations
 
 import re
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any, Final
+from uuid import UUID
 
 from aioresults.errors import ConfigurationError, DecodeError
 
+#: What serializers write by themselves.
+_WRITTEN: Final = (bytes, datetime, date, time, Decimal, UUID)
 _ENUM: Final = re.compile(r"(Invalid enum value) .*?( - at `\$.*)?", re.DOTALL)
 
 
@@ -51,6 +56,29 @@ def convert(value: Any, type: Any) -> Any:
     if quoted is not None:
         problem = "".join(filter(None, quoted.groups()))
     raise DecodeError(f"the result is not a {_name(type)}: {problem}")
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value as the dicts, lists and scalars that ``convert`` makes the same value of.
+
+    Dataclasses, attrs and msgspec classes, pydantic models, enums and sets, wherever they stand. Without msgspec
+    (``aioresults[typed]``), or where something else stands in it, the value itself.
+    """
+    try:
+        import msgspec
+    except ImportError:
+        return value
+    try:
+        return msgspec.to_builtins(value, builtin_types=_WRITTEN, enc_hook=_plain_class)
+    except Exception:  # whatever the classes' own code may raise: the serializer says what it could not write
+        return value
+
+
+def _plain_class(value: Any) -> Any:
+    """Return what msgspec does not know as something that it knows."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    raise TypeError(type(value).__qualname__)
 
 
 def _convert_class(type: Any, value: Any) -> Any:

@@ -45,6 +45,13 @@ def salvage(record: dict[str, Any], can_write: Callable[[Any], bool]) -> dict[st
     return {**record, "exc_message": [item if can_write(item) else _safe_repr(item) for item in arguments]}
 
 
+def shortened(message: Any, room: int) -> str:
+    """Return at most ``room`` characters of an exception's arguments."""
+    only = message[0] if isinstance(message, list) and len(message) == 1 else message
+    text = only if isinstance(only, str) else _safe_repr(only)
+    return text if len(text) <= room else text[: max(room - 3, 0)] + "..."
+
+
 def _safe_repr(value: object) -> str:
     try:
         return repr(value).encode("utf-8", "backslashreplace").decode()

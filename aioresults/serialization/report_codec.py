@@ -15,11 +15,19 @@ from time import time as wall_clock
 from typing import Any, Final, NamedTuple, Protocol
 
 from aioresults import validation
-from aioresults.errors import ConfigurationError, ContentDisallowed, DecodeError, EncodeError, ResultTooLarge
+from aioresults.errors import (
+    ConfigurationError,
+    ContentDisallowed,
+    DecodeError,
+    EncodeError,
+    RemoteError,
+    ResultTooLarge,
+)
 from aioresults.results import ResultMeta
 from aioresults.serialization import wire_format
 from aioresults.serialization.compression import COMPRESSION_HEADER, compression_of, find_compression
-from aioresults.serialization.exceptions import ExceptionClasses, read_exception, salvage, write_exception
+from aioresults.serialization.conversion import to_plain
+from aioresults.serialization.exceptions import ExceptionClasses, read_exception, salvage, shortened, write_exception
 from aioresults.serialization.registry import Serializers
 from aioresults.serialization.serializer import DecodeLimits, Serializer
 from aioresults.states import EXCEPTION_STATES, READY_STATES, SUCCESS
@@ -127,7 +135,8 @@ class ReportCodec:
     def write(self, meta: ResultMeta, correlation_id: str) -> bytes:
         """Return the document of a report.
 
-        A failure is always written: arguments of its exception that cannot be are replaced by their ``repr``.
+        A failure is always written: arguments of its exception that cannot be are replaced by their ``repr``, and a
+        text that is too long is shortened. What ``wait_for(type=)`` reads is written, too: see ``to_plain``.
 
         Raises:
             EncodeError: a value that the serializer cannot write; names its type.
@@ -137,16 +146,35 @@ class ReportCodec:
         if len(document) > self._max_size:
             size = len(self.single(correlation_id, document).body)
             if size > self._max_size:
-                raise ResultTooLarge(meta.task_id, size, self._max_size)
+                document = self._encode_shortened(meta) if _is_failure(meta) else document
+                if len(document) > self._max_size:
+                    raise ResultTooLarge(meta.task_id, size, self._max_size)
         return document
+
+    def _encode_shortened(self, meta: ResultMeta) -> bytes:
+        """Return the document of a failure with the beginning of its message and the end of its traceback."""
+        room = self._max_size // 32  # characters each: one may take 12 bytes
+        record = write_exception(meta.result)
+        record["exc_message"] = [shortened(record["exc_message"], room)]
+        short = ResultMeta(
+            meta.task_id, meta.status, RemoteError(record["exc_type"], record["exc_message"], record["exc_module"]),
+            meta.traceback and meta.traceback[-room:],
+            date_done=meta.date_done, group_id=meta.group_id, parent_id=meta.parent_id,
+        )  # fmt: skip
+        return self._encode(short)
 
     def _encode(self, meta: ResultMeta) -> bytes:
         report = write_report(meta)
         try:
             return self._writer.write(report)
         except EncodeError:
-            if not (isinstance(meta.result, BaseException) and meta.status in EXCEPTION_STATES):
-                raise
+            if not _is_failure(meta):
+                if meta.status in EXCEPTION_STATES:
+                    raise
+                report["result"] = to_plain(meta.result)
+                if report["result"] is meta.result:
+                    raise
+                return self._writer.write(report)
         report["result"] = salvage(report["result"], self._can_write)
         if meta.traceback is not None:
             report["traceback"] = meta.traceback.encode("utf-8", "backslashreplace").decode()
@@ -299,6 +327,10 @@ class ReportCodec:
                 yield self.decode(document), document
             except DecodeError as error:
                 yield error, document
+
+
+def _is_failure(meta: ResultMeta) -> bool:
+    return isinstance(meta.result, BaseException) and meta.status in EXCEPTION_STATES
 
 
 def _media_type(content_type: str | None) -> str | None:

@@ -12,7 +12,8 @@ A publish is mandatory and confirmed. There are three ways to fail:
 
 - The broker returns it, because there is no queue. If the routing has a queue for the task, that queue is declared
   (measured: faster than declaring first). Otherwise the destination is missing, and is retried by a policy of its own,
-  with a single report as a probe.
+  with a single report as a probe. After that it is known to be gone: reports for it fail at once, so that a caller that
+  has left costs a worker nothing. Once a second a ready report is sent all the same, and finds it if it is back.
 - It fails for a reason that may pass: the retry policy applies.
 - It gets no answer at all (the broker blocks publishers, a quorum queue has lost its majority): its callers fail after
   the duration of the retry policy. The publish itself is awaited further, because sending it again would only deliver
@@ -45,6 +46,7 @@ from aioresults.events import Events, NotRouted, Unroutable
 from aioresults.messaging import OutgoingMessage, Producer, Queue, declaring
 from aioresults.retry import TRANSIENT_ERRORS, RetryPolicy
 from aioresults.serialization.report_codec import ReportCodec
+from aioresults.sessions.gone import GoneDestinations
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.transport.broker_errors import message_size_limit
 
@@ -90,14 +92,17 @@ class PendingStore(asyncio.Future[Any], Coroutine[Any, Any, Any]):
     accept nothing else.
     """
 
-    __slots__ = ("_steps", "correlation_id", "document", "task_id", "value")
+    __slots__ = ("_steps", "correlation_id", "document", "is_ready", "task_id", "value")
 
-    def __init__(self, task_id: str, correlation_id: str, document: bytes, value: object = None) -> None:
+    def __init__(
+        self, task_id: str, correlation_id: str, document: bytes, value: object = None, *, is_ready: bool = True
+    ) -> None:
         super().__init__()
         self.task_id: str = task_id
         self.correlation_id: str = correlation_id
         self.document: bytes = document
         self.value: object = value
+        self.is_ready: bool = is_ready
         self._steps: Generator[Any, None, Any] | None = None
 
     def confirm(self) -> None:
@@ -256,6 +261,7 @@ class Outbox:
         self._total = 0
         # Ordered, because a plain dict that lost its first keys is slow to find the next.
         self._blocked: OrderedDict[str, deque[PendingStore]] = OrderedDict()
+        self._gone = GoneDestinations()
         self._max_bytes = MAX_BATCH_BYTES
         self.stored: int = 0
         self.messages: int = 0
@@ -277,7 +283,10 @@ class Outbox:
 
         Beyond the limits the report waits to be admitted; reports for one routing key are admitted in order.
         """
-        if self._total < min(MAX_WAITING, MAX_TOTAL) and not self._blocked:  # nearly always
+        if self._gone and self._gone.keeps_out(routing_key, is_ready=report.is_ready):
+            self.not_routed += 1
+            report.fail(ResultNotRouted(report.task_id, self._name(routing_key)))
+        elif self._total < min(MAX_WAITING, MAX_TOTAL) and not self._blocked:  # nearly always
             self._enter(routing_key, report)
         elif routing_key in self._blocked or self._total >= MAX_TOTAL or self._length(routing_key) >= MAX_WAITING:
             self._blocked.setdefault(routing_key, deque()).append(report)
@@ -358,8 +367,8 @@ class Outbox:
                 del self._pipelined[queue.routing_key]
             self._abandon(queue)
 
-    def _name(self, queue: PublishQueue) -> str:
-        return f"{self._exchange}/{queue.routing_key}" if self._exchange else queue.routing_key
+    def _name(self, routing_key: str) -> str:
+        return f"{self._exchange}/{routing_key}" if self._exchange else routing_key
 
     async def _settle(self, queue: PublishQueue) -> None:
         """Deliver what is in flight, and tell the callers."""
@@ -370,14 +379,18 @@ class Outbox:
             queue.in_flight += queue.waiting
             queue.waiting.clear()
             self.not_routed += len(queue.in_flight)
-            self._events.emit(NotRouted(self._name(queue), len(queue.in_flight)))
+            name = self._name(queue.routing_key)
             for report in queue.in_flight:
-                report.fail(ResultNotRouted(report.task_id, self._name(queue)))
+                report.fail(ResultNotRouted(report.task_id, name))
+            if self._gone.add(queue.routing_key):
+                self._events.emit(NotRouted(name, len(queue.in_flight)))
         except Exception as error:
             for report in queue.in_flight:
                 report.fail(error)
         else:
             self.stored += len(queue.in_flight)
+            if self._gone:
+                self._gone.pop(queue.routing_key, None)
             for report in queue.in_flight:
                 report.confirm()
         settled, queue.in_flight, queue.is_retrying = len(queue.in_flight), [], False
@@ -401,6 +414,8 @@ class Outbox:
                 raise
             except MessageReturned:
                 queue.unload(1)
+                if queue.routing_key in self._gone:
+                    raise
                 is_first = absent is None
                 absent = iter(self._unroutable) if absent is None else absent
                 delay = next(absent, None)
@@ -408,7 +423,7 @@ class Outbox:
                     raise
                 self.unrouted += 1
                 if is_first:
-                    self._events.emit(Unroutable(self._name(queue), len(queue)))
+                    self._events.emit(Unroutable(self._name(queue.routing_key), len(queue)))
             except _BatchTooLarge as error:
                 self._max_bytes = min(self._max_bytes, error.limit // 2)
                 queue.unload(len(queue.in_flight) // 2)

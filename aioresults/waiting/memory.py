@@ -46,6 +46,13 @@ class Precedence(Protocol):
         """Return whether a report in state ``new`` replaces one in state ``old`` that came before it."""
 
 
+class Holder(Protocol):
+    """What holds messages until the results in them are done with."""
+
+    def release(self, task_id: str) -> None:
+        """Take in that the result of a task is done with: taken, evicted or forgotten."""
+
+
 class Deduplicator:
     """Remembers the ids of the last messages, in two halves of which the older one is dropped.
 
@@ -119,6 +126,8 @@ class Memory:
         self._unclaimed: OrderedDict[str, tuple[Kept, float]] = OrderedDict()
         self._evicted: OrderedDict[str, None] = OrderedDict()
         self._missed: OrderedDict[str, None] = OrderedDict()
+        #: Told which results are done with.
+        self.holder: Holder | None = None
         #: The size of all unclaimed reports on the wire, in bytes.
         self.unclaimed_bytes: int = 0
         self.evicted: int = 0
@@ -170,6 +179,19 @@ class Memory:
         del self._unclaimed[task_id]
         self.unclaimed_bytes -= _size(kept)
 
+    def expire(self) -> None:
+        """Evict the unclaimed reports that are too old; otherwise that happens when the next one comes."""
+        self._make_room()
+
+    def drop_unclaimed(self) -> None:
+        """Drop all unclaimed reports without a word: they are somebody else's now."""
+        self._unclaimed.clear()
+        self.unclaimed_bytes = 0
+
+    def _release(self, task_id: str) -> None:
+        if self.holder is not None:
+            self.holder.release(task_id)
+
     def _make_room(self) -> None:
         oldest_allowed = -1.0 if self._max_age is None else self._clock() - self._max_age
         while self._unclaimed:
@@ -180,6 +202,7 @@ class Memory:
             self._drop(task_id, kept)
             if _status(kept) in states.READY_STATES:  # a later report will say more of a task that is not ready
                 self._evict(task_id)
+                self._release(task_id)
 
     def _evict(self, task_id: str) -> None:
         self.evicted += 1
@@ -237,6 +260,7 @@ class Memory:
     def _remember(self, task_id: str, kept: Kept) -> None:
         _keep(self._taken, task_id, kept, self._max_cached)
         self._seen.pop(task_id, None)
+        self._release(task_id)
 
     def see(self, meta: ResultMeta, document: Document | None = None) -> None:
         """Remember a report that was not taken, unless it says less than the taken result."""
@@ -275,6 +299,7 @@ class Memory:
         held = self._unclaimed.get(task_id)
         if held is not None:
             self._drop(task_id, held[0])
+        self._release(task_id)
 
 
 def _kept(meta: ResultMeta, document: Document | None) -> Kept:

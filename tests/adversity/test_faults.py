@@ -168,17 +168,21 @@ async def test_an_inbox_that_expired_while_the_caller_was_away(amqp_url: str, pr
         waiting = asyncio.create_task(caller.wait_for(after))
         between.cut()
 
-        async def expired() -> bool:  # to declare the queue, even passively, would keep it alive; a store does not
+        async def is_there() -> bool:  # to declare the queue, even passively, would keep it alive; a store does not
             try:
                 await worker.store_result(before, 1, request=request)
             except ResultNotRouted:
-                return True
-            return False
+                return False
+            return True
 
-        await eventually(expired)
+        async def is_gone() -> bool:
+            return not await is_there()
+
+        await eventually(is_gone)
         await between.restore()
         await eventually(lambda: caller.stats()["connected"] is True)
         assert QueueLost(reply_to) in events
+        await eventually(is_there)  # it is looked for once a second
         await worker.store_result(after, 2, request=request)
         assert await asyncio.wait_for(waiting, 30) == 2
 

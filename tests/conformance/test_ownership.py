@@ -23,7 +23,7 @@ from aioresults import (
 from aioresults.events import Dropped, Event, Unreadable
 from aioresults.messaging import Queue
 from aioresults.routing import Reader, ReaderParts, Routing
-from aioresults.routing.reply_queue import reader as inbox_reader
+from aioresults.routing.reply_queue import holding, named_inbox
 from aioresults.serialization import ReportCodec
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only, where
 from tests.eventually import eventually
@@ -137,7 +137,7 @@ class TestAnInbox:
     async def test_more_than_it_may_hold_is_dropped_and_told(
         self, lab: Lab, raw: Raw, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(inbox_reader, "MAX_HELD_BYTES", 2 * (10 + inbox_reader.HELD_OVERHEAD))
+        monkeypatch.setattr(named_inbox, "MAX_UNREADABLE", 2 * (10 + holding.OVERHEAD))
         name, events = new_name(), list[Event]()
         async with lab.make(routing=ReplyQueue(name), on_event=events.append) as late:
             address = late.reply_to

@@ -25,11 +25,12 @@ from aioresults import (
     ResultTimeout,
     ResultTooLarge,
 )
-from aioresults.events import Dropped, Event
-from aioresults.routing.reply_queue import reader as reader_module
+from aioresults.events import Dropped, Event, NotRouted
+from aioresults.routing.reply_queue import holding, named_inbox
 from aioresults.serialization import ReportCodec
 from aioresults.transport.base import OutgoingMessage, Properties
 from aioresults.transport.memory import MemoryBroker
+from tests.clock import Clock
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only
 from tests.eventually import eventually
 
@@ -232,6 +233,26 @@ class TestUnroutable:
         assert [getattr(outcome, "task_id", "") for outcome in outcomes] == [f"t{n}" for n in range(900)]
         assert worker.stats()["messages"] == 3
         assert worker.stats()["unconfirmed"] == 0
+
+    async def test_an_address_that_is_gone_costs_nothing_more(self, lab: Lab, clock: Clock) -> None:
+        events: list[Event] = []
+        worker = await lab.open(store_only=True, unroutable_policy=(0, 0), on_event=events.append)
+        name = new_name()
+        request = Request(reply_to=f"aioresults.inbox.{name}")
+        for _ in range(30):
+            with pytest.raises(ResultNotRouted):
+                await worker.store_result(new_id(), 1, request=request)
+        assert worker.stats()["messages"] == 3
+        assert worker.stats()["not_routed"] == 30
+        assert [type(event) for event in events if isinstance(event, NotRouted)] == [NotRouted]
+        # It comes back: a report that is not ready does not look for it, a ready one does, once a second.
+        caller, task_id = await lab.open(routing=ReplyQueue(name)), new_id()
+        clock.advance(1.5)
+        with pytest.raises(ResultNotRouted):
+            await worker.store_result(task_id, None, "STARTED", request=request)
+        await worker.store_result(task_id, 2, request=request)
+        await worker.store_result(new_id(), None, "STARTED", request=request)
+        assert await caller.wait_for(task_id, timeout=30) == 2
 
     async def test_an_inbox_that_appears_late_gets_everything_in_order(self, lab: Lab) -> None:
         name = new_name()
@@ -455,7 +476,7 @@ class TestPoison:
     async def test_a_named_inbox_keeps_what_cannot_be_read_within_a_bound(
         self, lab: Lab, worker: AMQPBackend, raw: Raw, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reader_module, "MAX_HELD_BYTES", 3 * (reader_module.HELD_OVERHEAD + 1))
+        monkeypatch.setattr(named_inbox, "MAX_UNREADABLE", 3 * (holding.OVERHEAD + 1))
         events: list[Event] = []
         caller, task_id = await lab.open(routing=ReplyQueue(new_name()), on_event=events.append), new_id()
         inbox = caller.reply_to or ""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
 from time import monotonic
 from typing import Any
 
 import msgpack
+import pydantic
 import pytest
 
 from aioresults import (
@@ -19,6 +23,7 @@ from aioresults import (
     Queue,
     RemoteError,
     Request,
+    ResultNotRouted,
     ResultTimeout,
     ResultTooLarge,
     RetryPolicy,
@@ -232,11 +237,116 @@ class TestRecording:
         with pytest.raises(ResultTimeout):
             await caller.wait_for(task_id, timeout=0.1)
 
-    async def test_an_error_of_storing_the_outcome_is_raised(self, worker: AMQPBackend, caller: AMQPBackend) -> None:
+    async def test_of_a_result_that_cannot_be_written(self, worker: AMQPBackend, caller: AMQPBackend) -> None:
         task_id = new_id()
         with pytest.raises(EncodeError):
             async with worker.recording(task_id, Request(reply_to=caller.reply_to)) as rec:
                 rec.result = object()
+        with pytest.raises(RemoteError, match=r"EncodeError.*cannot write a value of type object"):
+            await caller.wait_for(task_id, timeout=30)
+
+    async def test_of_a_result_that_is_too_large(self, lab: Lab, caller: AMQPBackend) -> None:
+        worker, task_id = await lab.open(store_only=True, max_result_size=2000), new_id()
+        with pytest.raises(ResultTooLarge):
+            async with worker.recording(task_id, Request(reply_to=caller.reply_to)) as rec:
+                rec.result = "x" * 10_000
+        with pytest.raises(RemoteError, match="ResultTooLarge"):
+            await caller.wait_for(task_id, timeout=30)
+
+    async def test_of_a_failure_with_a_long_message(self, lab: Lab, caller: AMQPBackend) -> None:
+        worker, task_id = await lab.open(store_only=True, max_result_size=10_000), new_id()
+        with pytest.raises(ValueError, match="cannot parse"):
+            async with worker.recording(task_id, Request(reply_to=caller.reply_to)):
+                raise ValueError("cannot parse: " + "\N{GRINNING FACE}" * 20_000)
+        with pytest.raises(ValueError, match=r"^cannot parse: .*\.\.\.$"):
+            await caller.wait_for(task_id, timeout=30)
+
+    async def test_of_an_exit(self, worker: AMQPBackend, caller: AMQPBackend) -> None:
+        task_id = new_id()
+        with pytest.raises(SystemExit):
+            async with worker.recording(task_id, Request(reply_to=caller.reply_to)):
+                raise SystemExit(2)
+        with pytest.raises(RemoteError, match=r"SystemExit\(2\)"):
+            await caller.wait_for(task_id, timeout=30)
+
+    async def test_progress_is_sent_though_it_is_not_awaited(
+        self, worker: AMQPBackend, caller: AMQPBackend, raw: Raw
+    ) -> None:
+        task_id = new_id()
+        watching = asyncio.create_task(collect(caller, task_id, timeout=30))
+        await raw.waited_for(caller, task_id)
+        async with worker.recording(task_id, Request(reply_to=caller.reply_to)) as rec:
+            for number in range(5):
+                rec.progress(number)
+        assert [meta.result for meta in await watching][1:] == [0, 1, 2, 3, 4, None]
+
+    async def test_progress_waits_when_too_much_is_on_its_way(
+        self, worker: AMQPBackend, caller: AMQPBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("aioresults.recording.MAX_UNCONFIRMED", 3)
+        async with worker.recording(new_id(), Request(reply_to=caller.reply_to)) as rec:
+            for number in range(50):
+                await rec.progress(number)
+                assert int(worker.stats()["unconfirmed"]) <= 4
+
+    async def test_progress_that_cannot_be_written_is_an_error_of_the_body(
+        self, worker: AMQPBackend, caller: AMQPBackend
+    ) -> None:
+        task_id = new_id()
+        with pytest.raises(EncodeError):
+            async with worker.recording(task_id, Request(reply_to=caller.reply_to)) as rec:
+                await rec.progress(object())
+        with pytest.raises(RemoteError, match="EncodeError"):
+            await caller.wait_for(task_id, timeout=30)
+
+    @only("reply_queue")
+    async def test_for_a_caller_that_is_gone_takes_the_time_of_the_outcome_alone(self, lab: Lab) -> None:
+        worker, ran = await lab.open(store_only=True, unroutable_policy=(0.05, 0.05)), list[int]()
+
+        async def work(number: int) -> None:
+            async with worker.recording(f"t{number}", Request(reply_to="aioresults.inbox.gone")) as rec:
+                await rec.progress(1)
+                ran.append(number)
+
+        for number in range(20):
+            with pytest.raises(ResultNotRouted):
+                await work(number)
+        assert ran == list(range(20))
+        assert worker.stats()["messages"] == 3  # the attempts of the first
+        assert worker.stats()["not_routed"] == 60
+
+
+class Kind(Enum):
+    LOW = "low"
+
+
+@dataclass
+class Point:
+    x: int
+    kind: Kind
+
+
+class Model(pydantic.BaseModel):
+    at: datetime
+    points: list[int]
+
+
+class TestWhatATypeReads:
+    @pytest.mark.parametrize(
+        ("value", "type"),
+        [
+            (Point(1, Kind.LOW), Point),
+            ({1, 2}, set[int]),
+            (Model(at=datetime(2026, 1, 2, 3, 4, 5), points=[1]), Model),
+            ({"all": [Model(at=datetime(2026, 1, 2), points=[])]}, dict[str, list[Model]]),
+            ((Kind.LOW, frozenset({"a"})), tuple[Kind, frozenset[str]]),
+        ],
+        ids=["dataclass", "set", "pydantic", "nested", "tuple"],
+    )
+    async def test_is_written(self, caller: AMQPBackend, store: Store, value: Any, type: Any) -> None:
+        task_id = new_id()
+        assert await store(task_id, value) == value
+        assert await caller.wait_for(task_id, timeout=30, type=type) == value
 
 
 class TestWhatCannotBeStored:

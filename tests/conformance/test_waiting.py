@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -16,11 +17,14 @@ from aioresults import (
     RemoteError,
     Request,
     ResultForgotten,
+    ResultMeta,
     ResultTimeout,
     Serializers,
     TaskRevoked,
 )
 from aioresults.errors import RemoteTraceback
+from aioresults.many_results import ManyResults
+from aioresults.watch import Watch
 from tests.clock import Clock
 from tests.conformance.conftest import Store
 from tests.conformance.lab import Lab, Raw, arrived, new_id, only, queue_of, waiting_for, where
@@ -40,6 +44,48 @@ async def waiting(backend: AMQPBackend, task_id: str, raw: Raw, **options: Any) 
     task = asyncio.create_task(backend.wait_for(task_id, **options))
     await raw.waited_for(backend, task_id)
     return task
+
+
+@only("per_task", "stream", "celery", "celery_amqp_backend")
+class TestATaskThatFailedAndWasRunAgain:
+    """A lost worker or a hard time limit is a FAILURE; then the task is delivered again, and succeeds."""
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda backend, task_id: backend.wait_for(task_id, timeout=30),
+            lambda backend, task_id: backend.wait_for(task_id, timeout=0),
+            lambda backend, task_id: value_of(backend.consume(task_id, timeout=30)),
+            lambda backend, task_id: value_of(backend.get_task_meta(task_id)),
+            lambda backend, task_id: value_of(first_of(backend.get_many([task_id], timeout=30))),
+            lambda backend, task_id: value_of(ready_of(backend.watch(task_id, timeout=30))),
+        ],
+        ids=["wait_for", "wait_for 0", "consume", "get_task_meta", "get_many", "watch"],
+    )
+    async def test_has_succeeded_for_every_call(self, caller: AMQPBackend, store: Store, call: Any) -> None:
+        task_id = new_id()
+        await store(task_id, ValueError("worker lost"), "FAILURE")
+        await store(task_id, 42)
+        assert await call(caller, task_id) == 42
+
+    async def test_failed_when_nothing_follows(self, caller: AMQPBackend, store: Store) -> None:
+        task_id = new_id()
+        await store(task_id, ValueError("worker lost"), "FAILURE")
+        with pytest.raises(ValueError, match="worker lost"):
+            await caller.wait_for(task_id, timeout=30)
+
+
+async def value_of(meta: Awaitable[ResultMeta]) -> Any:
+    return (await meta).value()
+
+
+async def first_of(many: ManyResults) -> ResultMeta:
+    return next(iter((await many).values()))
+
+
+async def ready_of(reports: Watch) -> ResultMeta:
+    [ready] = [meta async for meta in reports if meta.is_ready]
+    return ready
 
 
 class TestBothHalvesOfTheRace:

@@ -111,7 +111,10 @@ class TestReplyQueue:
             assert (inbox.name, inbox.durable, inbox.exclusive, inbox.auto_delete) == (
                 "aioresults.inbox.x", True, False, False,
             )  # fmt: skip
-            assert inbox.queue_arguments == {"x-queue-type": queue_type, "x-expires": 60_000}
+            arguments = {"x-queue-type": queue_type, "x-expires": 60_000}
+            assert inbox.queue_arguments == {**arguments, "x-single-active-consumer": True}
+            unnamed = ReplyQueue(queue_type=queue_type).configured(RoutingOptions(expires=60)).inbox()
+            assert unnamed.queue_arguments == arguments
 
     def test_a_result_goes_to_who_asked(self) -> None:
         routing = ReplyQueue().configured(OPTIONS)

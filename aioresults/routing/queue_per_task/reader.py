@@ -24,7 +24,6 @@ from aioresults.errors import (
     BrokerUnavailable,
     ChannelClosed,
     ChannelError,
-    ConfigurationError,
     DecodeError,
     NotFound,
     NotSupported,
@@ -34,10 +33,11 @@ from aioresults.messaging import Consumer, Message, Queue, declaring
 from aioresults.results import ResultMeta
 from aioresults.routing.base import DEFAULT_BACKLOG_LIMIT, Reader, ReaderParts
 from aioresults.routing.look import Look
-from aioresults.routing.queue_per_task.subscription import PREFETCH, Subscription, SubscriptionState
+from aioresults.routing.queue_per_task.subscription import PREFETCH, Subscription, SubscriptionState, shared_queue
 from aioresults.serialization import Document
 from aioresults.sessions.channel_pool import POOL_SIZE
 from aioresults.sessions.sessions import Session
+from aioresults.states import SUCCESS
 from aioresults.transport import Channel
 
 logger: Final = logging.getLogger("aioresults")
@@ -241,7 +241,7 @@ class QueuePerTaskReader(Reader):
         if (other := self._subscriptions.get(queue.name)) is not None:  # meanwhile
             self._refuse_shared(queue, task_id, other.task_id)
             return
-        self._subscriptions[queue.name] = Subscription(task_id, consumer)
+        self._subscriptions[queue.name] = Subscription(task_id, queue.name, consumer)
         try:
             with self._operating(consumer):
                 await consumer.attach(queue.name)
@@ -330,7 +330,8 @@ class QueuePerTaskReader(Reader):
         """Offer what was not returned yet to those who came after everyone had left."""
         subscription.decide()
         meta = subscription.meta
-        if meta is not None and self.waiters.latest(subscription.task_id) is not meta:  # else they were told
+        is_news = subscription.asking is None and self.waiters.latest(subscription.task_id) is not meta
+        if meta is not None and is_news:  # else those who wait were told, or will be
             self.deliver(meta)
         set_aside, subscription.set_aside = subscription.set_aside, ()
         for message in set_aside:
@@ -376,14 +377,28 @@ class QueuePerTaskReader(Reader):
 
     def _hold(self, subscription: Subscription, message: Message, meta: ResultMeta) -> None:
         """Keep the ready report that counts unacknowledged until somebody takes it."""
-        counts = self.deliver(meta)
-        if not counts and subscription.message is not None:
+        before = subscription.meta
+        if before is not None and not self.waiters.supersedes(meta.status, before.status):
             message.ack()
             return
-        # After a reconnect the report that counts comes again, and is to be settled again.
         if subscription.message is not None:
             subscription.message.ack()
         subscription.message, subscription.meta = message, meta
+        if before is None and self.waiters.supersedes(SUCCESS, meta.status):
+            subscription.asking = asyncio.create_task(self._tell_later(subscription))
+        elif subscription.asking is None or not self.waiters.supersedes(SUCCESS, meta.status):
+            self.deliver(meta)
+
+    async def _tell_later(self, subscription: Subscription) -> None:
+        """Tell of a failure when no report stands behind it that replaces it: a task that was run again, and succeeded.
+
+        The broker delivers what a queue holds in one go, and answers a call after that.
+        """
+        with suppress(AioResultsError):
+            await subscription.consumer.channel.basic_qos(PREFETCH)
+        subscription.asking = None
+        if self._subscriptions.get(subscription.queue) is subscription and subscription.task_id in self.waiters:
+            self._offer(subscription)
 
     def on_cancel(self, consumer: Consumer, queue: str) -> None:
         """Have a queue looked at whose consumer the broker cancelled."""
@@ -416,7 +431,7 @@ class QueuePerTaskReader(Reader):
                 await asyncio.wait([running])
                 continue
             await asyncio.wait([running])  # which leaves it alone when this call is cancelled
-            seen = _report(running.result(), task_id)
+            seen = running.result().only_report(task_id)
             return self.known(task_id) if seen is None else self.learn(seen)
         return self.known(task_id)
 
@@ -435,7 +450,7 @@ class QueuePerTaskReader(Reader):
         for task_id, look in zip(elsewhere, looks, strict=True):
             for other in set(look.task_ids).difference((task_id,)):
                 raise shared_queue(self._name_of(task_id), task_id, other)
-            if (meta := _report(look, task_id)) is not None:
+            if (meta := look.only_report(task_id)) is not None:
                 metas.append(meta)
         # Nothing waits from here on: what is taken is returned.
         ready = [meta for meta in metas if meta.is_ready]
@@ -509,19 +524,3 @@ class QueuePerTaskReader(Reader):
             if not self._forgetting[task_id]:
                 del self._forgetting[task_id]
             self._look_at(task_id)
-
-
-def _report(look: Look, task_id: str) -> ResultMeta | None:
-    """Return the report that counts; raise where nothing in the queue can be read, whatever it says whose it is."""
-    meta = look.report(task_id)
-    if meta is None:
-        for error in look.unreadable.values():
-            raise error
-    return meta
-
-
-def shared_queue(queue: str, task_id: str, other: str) -> ConfigurationError:
-    """Return the error for a queue that two tasks share: whoever takes the result of one would delete the other's."""
-    return ConfigurationError(
-        f"the tasks {task_id!r} and {other!r} share the queue {queue!r}: rkey() must give each task a queue of its own"
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from aioresults.errors import ChannelClosed
+from aioresults.errors import ChannelClosed, ConfigurationError
 from aioresults.messaging import Consumer, Message
 from aioresults.results import ResultMeta
 
@@ -31,11 +31,14 @@ class Subscription:
     """The consumer of one task's queue, and the deliveries that are not settled yet."""
 
     task_id: str
+    queue: str
     consumer: Consumer
     state: SubscriptionState = SubscriptionState.OPEN
     #: The ready report that counts, and its message: returned to the queue unless somebody takes it.
     meta: ResultMeta | None = None
     message: Message | None = None
+    #: Asks whether a report follows that replaces ``meta``, before anybody is told of it.
+    asking: asyncio.Task[None] | None = None
     #: What else has to return to the queue when the consumer is closed; earlier it would come straight back.
     set_aside: tuple[Message, ...] = ()
     #: Set when what nobody has taken is back in the queue, or when somebody waits for it again.
@@ -56,3 +59,10 @@ class Subscription:
                 # It changes nothing, but is answered after what was sent before. A passive declaration, which would
                 # do as well, closes the channel that all consumers share where the queue is gone.
                 await self.consumer.channel.basic_qos(PREFETCH)
+
+
+def shared_queue(queue: str, task_id: str, other: str) -> ConfigurationError:
+    """Return the error for a queue that two tasks share: whoever takes the result of one would delete the other's."""
+    return ConfigurationError(
+        f"the tasks {task_id!r} and {other!r} share the queue {queue!r}: rkey() must give each task a queue of its own"
+    )

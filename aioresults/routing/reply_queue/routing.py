@@ -10,6 +10,7 @@ from aioresults import validation
 from aioresults.errors import ConfigurationError
 from aioresults.messaging import NoCacheQueue, Queue
 from aioresults.routing.base import OURS, Reader, ReaderParts, Routing, RoutingOptions, correlation_id_of
+from aioresults.routing.reply_queue.named_inbox import SINGLE_ACTIVE, NamedInboxReader
 from aioresults.routing.reply_queue.reader import ReplyQueueReader
 
 PREFIX: Final = OURS + "inbox."
@@ -32,8 +33,10 @@ class ReplyQueue(Routing):
     opened.
 
     Args:
-        name: a stable name, by which a restarted process finds what arrived while it was down. One process at a time
-            may use it. Without a name the inbox gets a random one, and is deleted when the backend is closed.
+        name: a stable name, by which the next process finds what this one has not taken, however it ended: at least
+            once, because results travel together, up to some 300 in a message, and a message stays until all of them
+            are taken. One process of a name reads at a time; when the next one comes, the waits of the first end with
+            ``InboxTakenOver``. Without a name the inbox gets a random one, and is deleted when the backend is closed.
         queue_type: ``classic``, or ``quorum`` to survive the loss of a cluster's node.
         expires: seconds without a reader after which the broker deletes the inbox; None for never. The backend sets it.
     """
@@ -59,6 +62,8 @@ class ReplyQueue(Routing):
         arguments: dict[str, Any] = {"x-queue-type": self.queue_type}
         if self.expires is not None:
             arguments["x-expires"] = int(self.expires * 1000)
+        if self.name is not None:
+            arguments[SINGLE_ACTIVE] = True
         address = PREFIX + (self.name or uuid.uuid4().hex)
         return NoCacheQueue(address, routing_key=address, queue_arguments=arguments)
 
@@ -85,4 +90,4 @@ class ReplyQueue(Routing):
         inbox = parts.overrides.inbox()
         if inbox is None:
             raise ConfigurationError("inbox() of the backend returns None, and ReplyQueue needs a queue to read")
-        return ReplyQueueReader(parts, inbox, keep=self.name is not None)
+        return ReplyQueueReader(parts, inbox) if self.name is None else NamedInboxReader(parts, inbox)

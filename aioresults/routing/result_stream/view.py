@@ -161,6 +161,8 @@ class StreamView:
                 unreadable = error
                 continue
             if not reports or self.supersedes(meta.status, reports[-1].status):
+                if reports and reports[-1].is_ready:
+                    reports.pop()  # a failure that a later success has replaced ends no wait
                 reports.append(meta)
         if unreadable is not None and not (reports and reports[-1].is_ready):
             raise unreadable

@@ -207,11 +207,16 @@ async def test_progress(celery: CeleryClient, backend: AMQPBackend) -> None:
         result = celery.result(task_id)
         return result.state, result.info
 
+    def is_stored() -> bool:  # a recording does not wait for that
+        return backend.stats()["unconfirmed"] == 0
+
     async with backend.recording(task_id) as recording:
+        await eventually(is_stored)
         state, info = await celery.run(read)
         assert (state, info.keys()) == ("STARTED", {"pid", "hostname"})
         await recording.progress({"done": 1, "of": 3})
         await recording.progress({"done": 2, "of": 3})
+        await eventually(is_stored)
         assert await celery.run(read) == ("PROGRESS", {"done": 2, "of": 3})
         recording.result = 3
     assert await celery.run(read) == ("SUCCESS", 3)

@@ -165,7 +165,7 @@ class AMQPBackend:
             ),
             codec=ReportCodec(
                 serializers=serializers, serializer=serializer, compression=compression, accept=accept,
-                signing_key=signing_key, persistent=self.persistent, dated=self._routing.dated,
+                signing_key=signing_key, persistent=self.persistent, dated=self._routing.dated, max_age=kept,
                 max_size=validation.count("max_result_size", max_result_size, 1),
                 max_body_size=max_body_size, max_decompressed_size=max_decompressed_size, max_depth=max_depth,
             ),

@@ -19,7 +19,8 @@
     ├── EncodeError                            the serializer cannot write a value
     ├── DecodeError                            a message cannot be read
     │   ├── ContentDisallowed                  its content type is not accepted
-    │   └── SignatureMismatch                  it is unsigned, or signed with an unknown key
+    │   ├── NotAReport                         it is something else: an empty body, another program's reply
+    │   └── SignatureMismatch                  it is unsigned, too old, or signed with an unknown key
     ├── RemoteError                            the task failed with an exception that is unknown here
     ├── RemoteTraceback                        the worker's traceback, as the cause of a task's own exception
     ├── TaskRevoked                            the task was revoked
@@ -41,6 +42,7 @@ Facts are attributes, each class builds its message, and no message, attribute o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +67,7 @@ __all__ = [
     "MessageNacked",
     "MessageReturned",
     "MessageStateError",
+    "NotAReport",
     "NotBoundError",
     "NotFound",
     "NotSupported",
@@ -112,16 +115,26 @@ class ResultTimeout(AioResultsError, TimeoutError):
     """The deadline of a wait passed.
 
     ``done`` holds what had arrived by then, ``{task_id: meta}``. ``pending`` holds the other ids, in the order asked.
+    ``refused`` says, for those of which messages came that were refused, how many and why.
     """
 
-    def __init__(self, timeout: float, pending: Iterable[str], done: Mapping[str, ResultMeta] | None = None) -> None:
+    def __init__(
+        self,
+        timeout: float,
+        pending: Iterable[str],
+        done: Mapping[str, ResultMeta] | None = None,
+        refused: Mapping[str, str] | None = None,
+    ) -> None:
         self.timeout = timeout
         self.pending: list[str] = list(pending)
         self.done: dict[str, ResultMeta] = dict(done or {})
+        self.refused: dict[str, str] = dict(refused or {})
         if self.done or len(self.pending) != 1:
             text = f"{len(self.done)} of {len(self.done) + len(self.pending)} results within {timeout:g} s"
         else:
             text = f"no result of task {self.pending[0]!r} within {timeout:g} s"
+        for task_id, why in itertools.islice(self.refused.items(), 1):
+            text += f"; for {task_id!r} {why}"
         super().__init__(text)
 
 
@@ -196,6 +209,8 @@ class DecodeError(AioResultsError):
 
     task_id: str | None = None
     task_ids: tuple[str, ...] = ()
+    #: Whether another process might read it, with another key, serializer or limit.
+    is_readable_elsewhere: bool = True
 
 
 class ContentDisallowed(DecodeError):
@@ -206,8 +221,21 @@ class ContentDisallowed(DecodeError):
         super().__init__(f"refusing content type {content_type!r}: it is not in accept")
 
 
+class NotAReport(DecodeError):
+    """A message is no report at all, whoever reads it: an empty body, or another program's reply."""
+
+    is_readable_elsewhere = False
+
+
 class SignatureMismatch(DecodeError):
-    """A message is unsigned, or signed with a key that is unknown here."""
+    """A message is unsigned, or signed with a key that is unknown here, or older than results are kept.
+
+    Where it has a signature, another process may know the key.
+    """
+
+    def __init__(self, text: str, *, is_signed: bool = True) -> None:
+        self.is_readable_elsewhere = is_signed
+        super().__init__(text)
 
 
 class RemoteError(AioResultsError):

@@ -210,8 +210,9 @@ class Evicted(Event):
         return f"evicted the unclaimed result of task {self.task_id!r} to make room ({self.count} so far)"
 
 
-def _report_of(task_id: str | None) -> str:
-    return "a message" if task_id is None else f"a report of task {task_id!r}"
+def _reports_of(task_id: str | None, count: int) -> str:
+    first = "a message" if task_id is None else f"a report of task {task_id!r}"
+    return first if count == 1 else f"{first} and {count - 1} more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,24 +222,32 @@ class Unreadable(Event):
     Another process may be able to read it: with another key, serializer or limit.
     """
 
-    #: None when even the task id cannot be read.
+    #: The first task, of several; None when even the task id cannot be read.
     task_id: str | None
     reason: str
+    #: How many reports of one message.
+    count: int = 1
 
     def __str__(self) -> str:
-        return f"cannot read {_report_of(self.task_id)}, left it in place: {self.reason}"
+        return f"cannot read {_reports_of(self.task_id, self.count)}, left in place: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped(Event):
-    """An unreadable report was taken off its queue; a wait for its task ends with the ``DecodeError``."""
+    """A message was dropped because no process can make use of it.
 
-    #: None when even the task id cannot be read.
+    It is no report, or not signed, or stood in an inbox that goes with this process. A wait for its task ends with the
+    ``DecodeError`` where the result cannot come any more.
+    """
+
+    #: The first task, of several; None when even the task id cannot be read.
     task_id: str | None
     reason: str
+    #: How many reports of one message.
+    count: int = 1
 
     def __str__(self) -> str:
-        return f"cannot read {_report_of(self.task_id)}, dropped it: {self.reason}"
+        return f"cannot read {_reports_of(self.task_id, self.count)}, dropped: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class Collector(Wait):
 
     def _expire(self, timeout: float) -> None:
         if self._pending:
-            self._fail(ResultTimeout(timeout, list(filter(self._is_pending, self._task_ids)), self._done))
+            pending = list(filter(self._is_pending, self._task_ids))
+            self._fail(ResultTimeout(timeout, pending, self._done, self._waiters.refused(pending)))
 
     async def next(self) -> ResultMeta | None:
         """Return the next report, or None after the last. A cancelled call leaves it for the next call."""
@@ -228,4 +229,4 @@ class ManyResults:
                 self._on_message(meta)
         missing = [task_id for task_id in self._task_ids if task_id not in done]
         if missing:
-            raise ResultTimeout(0, missing, done)
+            raise ResultTimeout(0, missing, done, self._reader.refused(missing))

@@ -48,7 +48,7 @@ class Watcher(Wait):
         return True  # an error is raised only after the reports that are here
 
     def _expire(self, timeout: float) -> None:
-        self._fail(ResultTimeout(timeout, self._task_ids))
+        self._fail(ResultTimeout(timeout, self._task_ids, refused=self._waiters.refused(self._task_ids)))
 
     async def next(self) -> ResultMeta:
         """Return the next report. A cancelled call leaves it for the next call."""
@@ -114,7 +114,7 @@ class Watch(Iteration[ResultMeta]):
             return await self._reader.take_one(self._task_id)
         meta = await self._reader.peek(self._task_id)
         if meta is None or not meta.is_ready:
-            raise ResultTimeout(0, [self._task_id])
+            raise ResultTimeout(0, [self._task_id], refused=self._reader.refused([self._task_id]))
         return meta
 
     async def _report(self, watcher: Watcher) -> ResultMeta:

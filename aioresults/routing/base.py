@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, Self
 
 from aioresults import validation
-from aioresults.errors import AioResultsError, ConfigurationError, DecodeError, ResultTimeout
+from aioresults.errors import (
+    AioResultsError,
+    ConfigurationError,
+    DecodeError,
+    NotAReport,
+    ResultTimeout,
+    SignatureMismatch,
+)
 from aioresults.events import Dropped, Unreadable
 from aioresults.messaging import Consumer, Exchange, Message, Producer, Queue
 from aioresults.results import ResultMeta
@@ -25,7 +32,7 @@ from aioresults.sessions.outbox import Outbox
 from aioresults.sessions.sessions import Session, Sessions
 from aioresults.settings import BackendSettings
 from aioresults.transport import Channel
-from aioresults.waiting.memory import Deduplicator, Memory
+from aioresults.waiting.memory import Deduplicator, Memory, RefusedMessages
 from aioresults.waiting.waiters import Waiter, Waiters
 
 #: What the names of our own queues begin with.
@@ -194,6 +201,7 @@ class Reader:
         self.memory: Final = parts.memory(keeps_unclaimed=self.keeps_unclaimed)
         self.waiters: Final = Waiters(self, parts.overrides)
         self.deduplicator: Deduplicator = Deduplicator()
+        self.refusals: Final = RefusedMessages()
         #: The last message that is to be acknowledged, how many with it, and when that is done at the latest.
         self._last: Message | None = None
         self._owed = 0
@@ -232,23 +240,39 @@ class Reader:
 
     def deliver(self, meta: ResultMeta, document: Document | None = None) -> bool:
         """Pass a report on to whoever waits, or keep it; return whether it counts."""
+        self.refusals.forget(meta.task_id)
         return self.waiters.report(meta, document)
 
-    def refuse(self, error: DecodeError, *, dropped: bool) -> None:
-        """Take in that something cannot be read here: tell of it, and end the waits for its tasks with ``error``.
+    def refuse(self, *errors: DecodeError, leave: bool) -> bool:
+        """Take in that a message, or reports in it, cannot be read here; return whether it is to be left for others.
 
-        What this process cannot read is not this process's to destroy. So the caller leaves the message where others
-        may read it, with other keys, serializers or limits; only where nobody else ever will, it is ``dropped``.
+        - What this process cannot read is not this process's to destroy: it is left where others may read it, with
+          other keys, serializers or limits; unless ``leave`` is false, because nobody else ever will. The waits for its
+          tasks end with the error, those that begin later, too.
+        - What is no report, for whoever reads it, or is not signed where signatures are asked for, is dropped.
+        - Neither that, nor what is signed with an unknown key, ends a wait: the result may still come.
+
+        The waits that time out say what was refused. One event tells of all ``errors``.
         """
-        self.undecodable += 1
-        event = Dropped if dropped else Unreadable
-        self.settings.events.emit(event(error.task_id, str(error)))
-        self.fail(error)
+        leave = leave and any(error.is_readable_elsewhere for error in errors)
+        self.undecodable += len(errors)
+        event = Unreadable if leave else Dropped
+        self.settings.events.emit(event(errors[0].task_id, str(errors[0]), len(errors)))
+        for error in errors:
+            self.fail(error)
+        return leave
 
     def fail(self, error: DecodeError) -> None:
-        """End the waits for the tasks that ``error`` names."""
+        """End the waits for the tasks that ``error`` names, those to come as well, if their results cannot come."""
+        ends_waits = not isinstance(error, (NotAReport, SignatureMismatch))
         for task_id in (*error.task_ids, *([error.task_id] if error.task_id else ())):
-            self.waiters.fail(task_id, error)
+            self.refusals.note(task_id, error, ends_waits=ends_waits)
+            if ends_waits:
+                self.waiters.fail(task_id, error)
+
+    def refused(self, task_ids: Iterable[str]) -> dict[str, str]:
+        """Return how many messages of these tasks were refused, and why."""
+        return self.refusals.told(task_ids)
 
     def is_repeated(self, message_id: str | None) -> bool:
         """Whether a message was dealt with before, and count it if so."""
@@ -281,6 +305,8 @@ class Reader:
         if self.waiters.latest(task_id) is not None:
             return (), None  # others wait for it already, and have what was known
         claimed = self.memory.claim(task_id)
+        if self.keeps_unclaimed and not (claimed is not None and claimed[0].is_ready):
+            self.refusals.check(task_id)  # where the broker keeps reports, it may have another by now
         return ((), None) if claimed is None else ((claimed[0],), claimed[1])
 
     def wait_ended(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
@@ -306,8 +332,14 @@ class Reader:
 
         Args:
             backlog_limit: reports that may be read for it, where they stand in a queue.
+
+        Raises:
+            DecodeError: there is one, and it cannot be read here.
         """
-        return self.known(task_id)
+        known = self.known(task_id)
+        if known is None:
+            self.refusals.check(task_id)
+        return known
 
     def learn(self, meta: ResultMeta) -> ResultMeta:
         """Take in what a look at the broker showed; return the report that counts of this and what was known."""
@@ -331,7 +363,7 @@ class Reader:
         """Look once, and take the ready report that is there; ``ResultTimeout`` when there is none."""
         for meta in await self.take([task_id]):
             return meta
-        raise ResultTimeout(0, [task_id])
+        raise ResultTimeout(0, [task_id], refused=self.refused([task_id]))
 
     def _take_here(self, task_id: str) -> ResultMeta | None:
         waiter = Waiter(self.waiters, task_id, None)
@@ -382,10 +414,12 @@ class Reader:
     def discard(self, task_id: str) -> None:
         """Drop what was seen and taken of a task; those who wait for it go on waiting."""
         self.memory.discard(task_id)
+        self.refusals.forget(task_id)
 
     def forget(self, task_id: str) -> None:
         """Drop all that this process knows of a task; those who wait for it get ``ResultForgotten``."""
         self.memory.forget(task_id)
+        self.refusals.forget(task_id)
         self.waiters.forget(task_id)
 
     async def delete(self, task_id: str) -> None:
@@ -412,6 +446,7 @@ class Reader:
             "received": self.received,
             "repeated": self.repeated,
             "undecodable": self.undecodable,
+            "refused": len(self.refusals),
         }
 
 

@@ -46,7 +46,8 @@ class Look:
         try:
             new = self._codec.read(message)
         except DecodeError as error:
-            self.unreadable.setdefault(error.task_id or "", error)
+            if error.is_readable_elsewhere:
+                self.unreadable.setdefault(error.task_id or "", error)
             self._set_aside.append(message)
             return
         before, old = self._reports.get(new.task_id, (None, None))

@@ -20,8 +20,10 @@ from aioresults.errors import (
     ContentDisallowed,
     DecodeError,
     EncodeError,
+    NotAReport,
     RemoteError,
     ResultTooLarge,
+    SignatureMismatch,
 )
 from aioresults.results import ResultMeta
 from aioresults.serialization import wire_format
@@ -29,7 +31,7 @@ from aioresults.serialization.compression import COMPRESSION_HEADER, compression
 from aioresults.serialization.conversion import to_plain
 from aioresults.serialization.exceptions import ExceptionClasses, read_exception, salvage, shortened, write_exception
 from aioresults.serialization.registry import Serializers
-from aioresults.serialization.serializer import DecodeLimits, Serializer
+from aioresults.serialization.serializer import DecodeLimits, Serializer, known_charset
 from aioresults.states import EXCEPTION_STATES, READY_STATES, SUCCESS
 from aioresults.transport.base import PERSISTENT, TRANSIENT, OutgoingMessage, Properties
 
@@ -75,6 +77,8 @@ class ReportCodec:
             signs, and all verify.
         persistent: whether messages survive a restart of the broker (delivery mode 2).
         dated: whether messages say when they were sent, for readers that decide themselves what is too old.
+        max_age: seconds after which a signed message is refused, because it may have been recorded and sent again; None
+            for no limit.
         max_size: the most bytes that the body of a message with one report may have when it is sent.
         max_body_size: the most bytes that the body of a received message may have,
         max_decompressed_size: and that it may have when it is decompressed.
@@ -95,6 +99,7 @@ class ReportCodec:
         signing_key: bytes | Sequence[bytes] | None = None,
         persistent: bool = True,
         dated: bool = False,
+        max_age: float | None = None,
         # Limits
         max_size: int = 16 * 2**20,
         max_body_size: int = 16 * 2**20,
@@ -111,6 +116,7 @@ class ReportCodec:
         self._signer = None if signing_key is None else wire_format.Signer(signing_key)
         self._delivery_mode = PERSISTENT if persistent else TRANSIENT
         self._dated = dated
+        self._max_age = max_age
         self._max_size = validation.count("max_size", max_size, 1)
         self._max_body_size = validation.count("max_body_size", max_body_size, 1)
         self._max_decompressed_size = validation.count("max_decompressed_size", max_decompressed_size, 1)
@@ -187,19 +193,20 @@ class ReportCodec:
             return False
         return True
 
-    def single(self, correlation_id: str, document: bytes) -> OutgoingMessage:
+    def single(self, correlation_id: str, document: bytes, message_id: str | None = None) -> OutgoingMessage:
         """Return the message that carries one document: what Celery sends.
 
         ``correlation_id`` is the task id, unless the request for the task asked for another. A signature covers it.
         """
         writer = self._writer
-        return self._message(document, writer.content_type, writer.content_encoding, {}, correlation_id)
+        return self._message(document, writer.content_type, writer.content_encoding, {}, correlation_id, message_id)
 
-    def batch(self, documents: Sequence[tuple[str, bytes]]) -> OutgoingMessage:
+    def batch(self, documents: Sequence[tuple[str, bytes]], message_id: str | None = None) -> OutgoingMessage:
         """Return the message that carries many documents, ``(task id, document)`` each."""
         headers = wire_format.batch_headers(self._writer.content_type, self._writer.content_encoding)
         body = wire_format.frame(documents)
-        return self._message(body, wire_format.BATCH_CONTENT_TYPE, wire_format.BATCH_CONTENT_ENCODING, headers, None)
+        content_type, content_encoding = wire_format.BATCH_CONTENT_TYPE, wire_format.BATCH_CONTENT_ENCODING
+        return self._message(body, content_type, content_encoding, headers, None, message_id)
 
     def _message(
         self,
@@ -208,6 +215,7 @@ class ReportCodec:
         content_encoding: str,
         headers: dict[str, Any],
         correlation_id: str | None,
+        message_id: str | None,
     ) -> OutgoingMessage:
         if self._compression is not None and len(body) >= COMPRESSION_THRESHOLD:
             compressed = self._compression.compress(body)
@@ -221,7 +229,8 @@ class ReportCodec:
             delivery_mode=self._delivery_mode,
             priority=0,
             correlation_id=correlation_id,
-            timestamp=int(wall_clock()) if self._dated else None,
+            message_id=message_id,
+            timestamp=int(wall_clock()) if self._dated or self._signer is not None else None,
         )
         if self._signer is not None:
             headers[wire_format.SIGNATURE_HEADER] = self._signer.sign(body, properties)
@@ -253,15 +262,19 @@ class ReportCodec:
         if len(body) > self._max_body_size:
             raise DecodeError(f"a body of {len(body)} bytes is longer than {self._max_body_size}")
         if self._signer is not None:
-            self._signer.verify(body, properties)
+            self._verify(self._signer, body, properties)
         headers = properties.headers or {}
         content_type, content_encoding = properties.content_type, properties.content_encoding
         if is_batch:
             if content_type != wire_format.BATCH_CONTENT_TYPE:
                 raise DecodeError(f"a batch of an unknown version: {str(content_type)[:100]!r}")
             content_type, content_encoding = wire_format.document_type(headers)
-        if content_type not in self._readers:
-            self._reader(content_type)
+        # By the names that we have for them: a sender has endless names for the same.
+        reader = self._readers.get(content_type) or self._reader(content_type)
+        content_type = reader.content_type
+        if content_encoding != reader.content_encoding:
+            is_binary = reader.content_encoding == wire_format.BINARY
+            content_encoding = wire_format.BINARY if is_binary else known_charset(content_encoding)
         if compression := headers.get(COMPRESSION_HEADER):
             body = compression_of(compression).decompress(body, self._max_decompressed_size)
         if is_batch:
@@ -269,6 +282,22 @@ class ReportCodec:
                 Document(task_id, content_type, content_encoding, each) for task_id, each in wire_format.unframe(body)
             ]
         return [Document(properties.correlation_id, content_type, content_encoding, body)]
+
+    def _verify(self, signer: wire_format.Signer, body: bytes, properties: Properties) -> None:
+        signer.verify(body, properties)
+        if self._max_age is not None:
+            age = wall_clock() - (properties.timestamp or 0)
+            if age > self._max_age:
+                raise SignatureMismatch("the message is older than results are kept", is_signed=False)
+
+    def is_genuine(self, message: ReceivedMessage) -> bool:
+        """Whether a message is what a holder of a key wrote; where there is no key, every message is."""
+        if self._signer is not None:
+            try:
+                self._verify(self._signer, message.body, message.properties)
+            except DecodeError:
+                return False
+        return True
 
     def _reader(self, content_type: str | None) -> Serializer:
         """Return what reads a content type that is not written exactly as its serializer has it: that is rare."""
@@ -297,6 +326,8 @@ class ReportCodec:
         """
         try:
             task_id, content_type, content_encoding, body = document
+            if not body:
+                raise NotAReport("the document is empty")
             reader = self._readers.get(content_type) or self._reader(content_type)
             return read_report(reader.read(body, content_encoding, self._limits), task_id, self._exceptions)
         except DecodeError as error:
@@ -384,19 +415,19 @@ def read_report(report: Any, task_id: str | None, known: ExceptionClasses) -> Re
     """Return what a decoded document says; ``task_id`` is used where it does not name its task itself.
 
     Raises:
-        DecodeError: it is no report: not a dict, or without a task id or a status.
+        NotAReport: it is no report: not a dict, or without a task id or a status.
     """
     if not isinstance(report, dict):
-        raise DecodeError(f"the document is not a dict but of type {type(report).__name__}")
+        raise NotAReport(f"the document is not a dict but of type {type(report).__name__}")
     take = report.pop
     named = take("task_id", None)
     if isinstance(named, str) and named:
         task_id = named
     if not task_id:
-        raise DecodeError("the document names no task, and neither does its message")
+        raise NotAReport("the document names no task, and neither does its message")
     status = take("status", None)
     if not isinstance(status, str) or not status:
-        raise DecodeError("the document has no status")
+        raise NotAReport("the document has no status")
     meta = ResultMeta(task_id, status, take("result", None))
     extra: dict[str, Any] | None = None
     date_done = take("date_done", None)

@@ -81,18 +81,28 @@ _CHARSETS: Final = {
 }  # fmt: skip
 
 
+def known_charset(charset: str | None) -> str:
+    """Return the one name of a charset that goes by several.
+
+    Raises:
+        DecodeError: it is unknown.
+    """
+    if charset in _UTF8:
+        return "utf-8"
+    name = str(charset).lower()
+    codec = "utf-8" if name in _UTF8 else _CHARSETS.get(name, "")
+    if not codec:
+        raise DecodeError(f"unknown charset {name[:100]!r} in content_encoding")
+    return codec
+
+
 def decode_text(body: bytes, charset: str | None) -> str:
     """Return ``body`` as text, by the charset that a message names.
 
     Raises:
         DecodeError: the charset is unknown, or the bytes are not of it.
     """
-    codec = "utf-8"
-    if charset not in _UTF8:
-        name = str(charset).lower()
-        codec = "utf-8" if name in _UTF8 else _CHARSETS.get(name, "")
-        if not codec:
-            raise DecodeError(f"unknown charset {name[:100]!r} in content_encoding")
+    codec = known_charset(charset)
     try:
         return body.decode(codec)
     except UnicodeDecodeError as error:

@@ -4,7 +4,12 @@ A batch is many documents in one body: ``(length, task id, length, document)*``,
 Headers say how the documents are to be read. A batch is split without decoding anything, so an index can keep the
 documents as they are, and a corrupt document costs only its own result.
 
-A signature is an HMAC-SHA256 over the body, and over every property that decides how the body is read and whose it is.
+Every message of this package has an identity: its message id is the id of its writer, drawn for each lifetime of a
+backend, and the number of the message. Readers know a repeated message by it.
+
+A signature is an HMAC-SHA256 over the body, and over every property that decides how the body is read, whose it is,
+which message it is, and when it was issued. So nobody without the key can take away an identity that a writer will use,
+or give an old message another one.
 """
 
 from __future__ import annotations
@@ -22,8 +27,9 @@ from aioresults.transport.base import Properties
 # Batches
 
 BATCH_MEDIA_TYPE: Final = "application/x-aioresults-batch"
-BATCH_CONTENT_TYPE: Final = f"{BATCH_MEDIA_TYPE}; v=1"
-BATCH_CONTENT_ENCODING: Final = "binary"
+BATCH_CONTENT_TYPE: Final = f"{BATCH_MEDIA_TYPE}; v=2"
+BINARY: Final = "binary"
+BATCH_CONTENT_ENCODING: Final = BINARY
 
 #: More than any writer puts into one batch. It keeps a body of empty documents from becoming millions of objects.
 MAX_DOCUMENTS: Final = 65_536
@@ -85,7 +91,7 @@ def unframe(body: bytes) -> list[tuple[str, bytes]]:
 
 SIGNATURE_HEADER: Final = "x-aioresults-signature"
 
-_CONTEXT: Final = b"aioresults-signature-1\n"
+_CONTEXT: Final = b"aioresults-signature-2\n"
 
 
 class Signer:
@@ -112,7 +118,7 @@ class Signer:
         """Raise ``SignatureMismatch`` unless the message was signed with one of the keys."""
         signature = (properties.headers or {}).get(SIGNATURE_HEADER)
         if signature is None:
-            raise SignatureMismatch("the message is not signed")
+            raise SignatureMismatch("the message is not signed", is_signed=False)
         if isinstance(signature, str) and signature.isascii():
             for expected in self._signatures(body, properties):
                 if hmac.compare_digest(expected, signature):
@@ -127,6 +133,8 @@ class Signer:
             _text(headers, COMPRESSION_HEADER),
             *document_type(headers),
             properties.correlation_id,
+            properties.message_id,
+            None if properties.timestamp is None else str(properties.timestamp),
         )
         covered = b"".join(map(_unambiguous, facts))
         for begun in self._begun:

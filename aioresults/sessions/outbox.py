@@ -501,13 +501,11 @@ class Outbox:
                 queue.timer.cancel()
 
     def _message(self, batch: Sequence[PendingStore]) -> OutgoingMessage:
+        # Once for the message, not in the transport: it stays the same when the message is published again.
+        message_id = f"{self._writer}.{next(self._numbers)}"
         if len(batch) == 1:
-            message = self._codec.single(batch[0].correlation_id, batch[0].document)
-        else:
-            message = self._codec.batch([(report.task_id, report.document) for report in batch])
-        # Set here, not in the transport, so that it stays the same when the message is published again.
-        message.properties.message_id = f"{self._writer}.{next(self._numbers)}"
-        return message
+            return self._codec.single(batch[0].correlation_id, batch[0].document, message_id)
+        return self._codec.batch([(report.task_id, report.document) for report in batch], message_id)
 
     def _start_confirm_timer(self, queue: PublishQueue, waiting: int = 0) -> None:
         if self._confirm_timeout is not None:

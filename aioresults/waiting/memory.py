@@ -8,12 +8,12 @@ report, so that no two callers share what they may change.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 from aioresults import states
-from aioresults.errors import ResultEvicted
+from aioresults.errors import DecodeError, ResultEvicted
 from aioresults.events import Events, Evicted, LateResult
 from aioresults.results import ResultMeta
 from aioresults.serialization import Document
@@ -28,6 +28,8 @@ Kept: TypeAlias = "tuple[str, str | None, str | None, str | None, bytes] | Resul
 MAX_EVICTED: Final = 100_000
 #: How many task ids are remembered whose waits ended without a result.
 MAX_MISSED: Final = 10_000
+#: How many task ids are remembered of which messages were refused.
+MAX_REFUSED: Final = 10_000
 #: How many message ids are remembered at least; at most it is twice as many.
 MAX_MESSAGE_IDS: Final = 10_000
 
@@ -74,6 +76,46 @@ class Deduplicator:
             self._new.add(message_id)
             if len(self._new) >= self._size:
                 self._new, self._old = set(), self._new
+
+
+class RefusedMessages:
+    """What was refused of each task: messages that could not be read, that are no reports, or that are forged.
+
+    A caller that waits, or that comes later, learns of it. Bounded by the number of tasks; the oldest go first.
+    """
+
+    def __init__(self, remembered: int = MAX_REFUSED) -> None:
+        self._remembered = remembered
+        self._by_task: OrderedDict[str, tuple[int, str, DecodeError | None]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_task)
+
+    def note(self, task_id: str, error: DecodeError, *, ends_waits: bool) -> None:
+        """Remember a refused message."""
+        count, _, before = self._by_task.get(task_id, (0, "", None))
+        _keep(self._by_task, task_id, (count + 1, str(error), error if ends_waits else before), self._remembered)
+
+    def check(self, task_id: str) -> None:
+        """Raise the error of a task whose report is there, and cannot be read here."""
+        _, _, error = self._by_task.get(task_id, (0, "", None))
+        if error is not None:
+            raise error.with_traceback(None)
+
+    def told(self, task_ids: Iterable[str]) -> dict[str, str]:
+        """Return how much was refused of these tasks, and why."""
+        if not self._by_task:
+            return {}
+        refused = {task_id: self._by_task[task_id] for task_id in task_ids if task_id in self._by_task}
+        return {
+            task_id: f"{count} message{'s were' if count > 1 else ' was'} refused: {why}"
+            for task_id, (count, why, _) in refused.items()
+        }
+
+    def forget(self, task_id: str) -> None:
+        """Forget what was refused of a task: a report of it could be read."""
+        if self._by_task:
+            self._by_task.pop(task_id, None)
 
 
 class Memory:

@@ -9,7 +9,7 @@ reports in (``Source``) is told when waits begin and end, and keeps the reports 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from aioresults.errors import AioResultsError, ResultForgotten, ResultTimeout
@@ -32,6 +32,9 @@ class Source(Protocol):
 
     def keep(self, meta: ResultMeta, document: Document | None) -> bool:
         """Keep a report that nobody waits for; return whether it counts."""
+
+    def refused(self, task_ids: Iterable[str]) -> dict[str, str]:
+        """Return how many messages of these tasks were refused, and why."""
 
 
 class Listener(Protocol):
@@ -94,7 +97,8 @@ class Waiter(asyncio.Future[ResultMeta]):
 
     def _expire(self) -> None:
         if not self.done():
-            self.set_exception(ResultTimeout(self._timeout or 0, [self._task_id]))
+            refused = self._waiters.refused([self._task_id])
+            self.set_exception(ResultTimeout(self._timeout or 0, [self._task_id], refused=refused))
 
 
 class Waiters:
@@ -220,6 +224,10 @@ class Waiters:
             listener.on_history(reports)
         if before is None or self.supersedes(newest.status, before.status):
             self.show(newest)
+
+    def refused(self, task_ids: Iterable[str]) -> dict[str, str]:
+        """Return how many messages of these tasks were refused, and why."""
+        return self._source.refused(task_ids)
 
     def fail(self, task_id: str, error: AioResultsError) -> None:
         """End every wait for ``task_id`` with ``error``."""

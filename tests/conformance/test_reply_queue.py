@@ -441,8 +441,8 @@ class TestPoison:
         "message",
         [
             OutgoingMessage(b"\x80\x04N.", Properties("application/x-python-serialize", "binary")),
-            OutgoingMessage(b"\0\0\0\5ab", Properties("application/x-aioresults-batch; v=1", "binary")),
-            OutgoingMessage(b"", Properties("application/x-aioresults-batch; v=2", "binary")),
+            OutgoingMessage(b"\0\0\0\5ab", Properties("application/x-aioresults-batch; v=2", "binary")),
+            OutgoingMessage(b"", Properties("application/x-aioresults-batch; v=3", "binary")),
             OutgoingMessage(b"{}", Properties()),
         ],
     )

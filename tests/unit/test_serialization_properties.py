@@ -147,7 +147,7 @@ BATCHES = [
     for serializer in ("json", "msgpack")
     for compression in COMPRESSIONS
 ]
-CONTENT_TYPES = ["application/json", "application/x-msgpack", "application/x-aioresults-batch; v=1", "text/plain", None]
+CONTENT_TYPES = ["application/json", "application/x-msgpack", "application/x-aioresults-batch; v=2", "text/plain", None]
 PIECES = [b"[" * 30, b"{", b'"', b"\\ud800", b"NaN", b"1e999", b"9" * 5000, b"\xdd\xff\xff\xff\xff", b"\x91" * 30]
 PIECES += [b"\xc1", b"\xff", b"\x00", b'{"__type__":', b"exc_type", b"null", b"\xd6\xff", b"\x80"]
 

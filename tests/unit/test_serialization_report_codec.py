@@ -159,7 +159,7 @@ def test_a_batch_comes_back(options: dict[str, Any]) -> None:
     codec = ReportCodec(serializer="msgpack", **options)
     metas = [ResultMeta(f"t-{number}", "SUCCESS", number) for number in range(300)]
     sealed = codec.batch([(meta.task_id, codec.write(meta, meta.task_id)) for meta in metas])
-    assert sealed.properties.content_type == "application/x-aioresults-batch; v=1"
+    assert sealed.properties.content_type == "application/x-aioresults-batch; v=2"
     assert sealed.properties.correlation_id is None
     documents = codec.open(sealed)
     assert [document.task_id for document in documents] == [meta.task_id for meta in metas]
@@ -176,15 +176,15 @@ def test_a_corrupt_document_costs_one_result() -> None:
 
 
 def test_an_unknown_version_is_refused() -> None:
-    with pytest.raises(DecodeError, match="unknown version: 'application/x-aioresults-batch; v=2'"):
-        ReportCodec().open(message(content_type="application/x-aioresults-batch; v=2"))
+    with pytest.raises(DecodeError, match="unknown version: 'application/x-aioresults-batch; v=3'"):
+        ReportCodec().open(message(content_type="application/x-aioresults-batch; v=3"))
 
 
 @pytest.mark.parametrize("inner", ["application/x-python-serialize", None, 5])
 def test_what_is_in_a_batch_must_be_accepted(inner: object) -> None:
     headers = {"x-aioresults-content-type": inner}
     with pytest.raises(ContentDisallowed):
-        ReportCodec().open(message(b"", "application/x-aioresults-batch; v=1", **headers))
+        ReportCodec().open(message(b"", "application/x-aioresults-batch; v=2", **headers))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_what_is_in_a_batch_must_be_accepted(inner: object) -> None:
 def test_broken_frames_are_decode_errors(body: bytes) -> None:
     headers = {"x-aioresults-content-type": "application/json"}
     with pytest.raises(DecodeError):
-        ReportCodec().open(message(body, "application/x-aioresults-batch; v=1", **headers))
+        ReportCodec().open(message(body, "application/x-aioresults-batch; v=2", **headers))
 
 
 def test_a_batch_may_hold_65536_documents() -> None:
@@ -249,7 +249,7 @@ def test_the_error_of_a_batch_names_nothing_that_would_cost_more() -> None:
     refused = [
         ReportCodec(compression="zlib").batch(documents * 20),  # nobody vouches for what it would become
         ReportCodec().batch(documents * 100),  # too long to be looked at
-        changed(batch, content_type="application/x-aioresults-batch; v=2"),
+        changed(batch, content_type="application/x-aioresults-batch; v=3"),
         changed(batch, batch.body[:-1]),
     ]
     for each in refused:

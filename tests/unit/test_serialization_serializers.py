@@ -32,8 +32,9 @@ def test_a_serializer_of_the_users(name: str) -> None:
     assert there_and_back(codec, META) == META
     with pytest.raises(EncodeError, match=name):
         codec.write(ResultMeta("t-1", "SUCCESS", object()), "t-1")
+    body = b"\xc1" if name == "packed" else b"x"
     with pytest.raises(DecodeError, match=name):
-        codec.decode(Document("t-1", codec.single("t-1", b"").properties.content_type, None, b""))
+        codec.decode(Document("t-1", codec.single("t-1", b"").properties.content_type, None, body))
     deep: list[Any] = []
     for _ in range(100):
         deep = [deep]

@@ -358,9 +358,11 @@ class QueuePerTaskReader(Reader):
         try:
             meta = self.settings.codec.read(message)
         except DecodeError as error:
-            error.task_id = subscription.task_id
-            subscription.set_aside += (message,)
-            self.refuse(error, dropped=False)
+            error.task_id, error.task_ids = subscription.task_id, ()
+            if self.refuse(error, leave=True):
+                subscription.set_aside += (message,)
+            else:
+                message.reject()
             return
         if meta.task_id != subscription.task_id:
             subscription.set_aside += (message,)

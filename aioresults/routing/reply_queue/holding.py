@@ -62,6 +62,16 @@ class Holding:
     def __len__(self) -> int:
         return len(self._all)
 
+    def knows(self, message: Message) -> bool:
+        """Whether a message of this id is held."""
+        return message.properties.message_id in self._by_id
+
+    def drop(self, held: Held) -> None:
+        """Take a message off the inbox that nobody can make use of."""
+        if held.channel is not None:
+            held.channel.basic_nack(held.delivery_tag, multiple=False, requeue=False)
+        self._forget(held)
+
     def hold(self, message: Message) -> Held | None:
         """Begin to hold a message that is to be read; None if it is held already."""
         message_id = message.properties.message_id
@@ -89,20 +99,22 @@ class Holding:
         held.is_read = True
         self._settle(held)
 
-    def keep(self, held: Held) -> bool:
+    def keep(self, held: Held, *, is_genuine: bool) -> bool:
         """Hold a message that cannot be read, for as long as there is room; return whether older ones were dropped.
 
-        Returned to the queue now, it would come straight back (measured).
+        Returned to the queue now, it would come straight back (measured). Unless it is genuine, its id is somebody's
+        claim: it is not known by that.
         """
+        self._all.add(held)
+        if not is_genuine:
+            self._unname(held)
         self._unreadable.append(held)
         self.unreadable_bytes += held.size
         has_room = self.unreadable_bytes <= self._max_unreadable
         while self.unreadable_bytes > self._max_unreadable:
             oldest = self._unreadable.popleft()
             self.unreadable_bytes -= oldest.size
-            self._forget(oldest)
-            if oldest.channel is not None:
-                oldest.channel.basic_nack(oldest.delivery_tag, multiple=False, requeue=False)
+            self.drop(oldest)
         return not has_room
 
     def release(self, task_id: str) -> None:
@@ -115,9 +127,12 @@ class Holding:
         """Take in that the channel is closed: all deliveries are void, and will come again."""
         for held in tuple(self._all):
             # Without an id it cannot be known again. What was done with before the last loss did not come again.
-            if held.message_id is None or (held.channel is None and held.is_read and not held.pending):
+            is_named = held.message_id is not None and self._by_id.get(held.message_id) is held
+            if not is_named or (held.channel is None and held.is_read and not held.pending):
                 self._forget(held)
             held.channel = None
+        self._unreadable = deque(held for held in self._unreadable if held in self._all)
+        self.unreadable_bytes = sum(held.size for held in self._unreadable)
 
     def clear(self) -> None:
         """Forget everything; the broker has it."""
@@ -133,10 +148,13 @@ class Holding:
             self._deduplicator.note(held.message_id)
             self._forget(held)
 
+    def _unname(self, held: Held) -> None:
+        if held.message_id is not None and self._by_id.get(held.message_id) is held:
+            del self._by_id[held.message_id]
+
     def _forget(self, held: Held) -> None:
         self._all.discard(held)
-        if held.message_id is not None:
-            self._by_id.pop(held.message_id, None)
+        self._unname(held)
         for task_id in held.pending:
             rest = tuple(each for each in self._by_task.get(task_id, ()) if each is not held)
             if rest:

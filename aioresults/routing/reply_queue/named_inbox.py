@@ -21,8 +21,10 @@ from aioresults.errors import (
     BrokerUnavailable,
     ChannelError,
     ConfigurationError,
+    DecodeError,
     InboxTakenOver,
     InequivalentArgument,
+    SignatureMismatch,
 )
 from aioresults.events import Dropped, InboxBusy, InboxLost
 from aioresults.messaging import Message, Queue
@@ -143,14 +145,26 @@ class NamedInboxReader(ReplyQueueReader):
             return  # the broker gets it back with the channel
         self._stands_by = False
         self.received += 1
+        is_known = self._holding.knows(message) or message.properties.message_id in self.deduplicator
+        if is_known and not self.settings.codec.is_genuine(message):
+            self._refuse(Held(message), self._read(message, self.deliver))
+            return
         held = self._holding.hold(message)
         if held is None:
             self.repeated += 1
-        elif self.is_repeated(message.properties.message_id) or self._read(
-            message, partial(self._deliver, held), dropped=False
-        ):
+        elif self.is_repeated(message.properties.message_id):
             self._holding.read(held)
-        elif self._holding.keep(held):
+        elif unreadable := self._read(message, partial(self._deliver, held)):
+            self._refuse(held, unreadable)
+        else:
+            self._holding.read(held)
+
+    def _refuse(self, held: Held, errors: list[DecodeError]) -> None:
+        if not self.refuse(*errors, leave=True):
+            self._holding.drop(held)
+            return
+        is_genuine = not any(isinstance(error, SignatureMismatch) for error in errors)
+        if self._holding.keep(held, is_genuine=is_genuine):
             self.settings.events.emit(
                 Dropped(None, f"more than {MAX_UNREADABLE} bytes of the inbox cannot be read here")
             )

@@ -68,23 +68,24 @@ class ReplyQueueReader(SingleQueueReader):
         message_id = message.properties.message_id
         if self.is_repeated(message_id):
             message.ack()
-        elif self._read(message, self.deliver, dropped=True):
+            return
+        unreadable = self._read(message, self.deliver)
+        if unreadable:
+            self.refuse(*unreadable, leave=False)
+            message.reject()
+        else:
             self.deduplicator.note(message_id)
             self.acknowledge_soon(message)
-        else:
-            message.reject()
 
-    def _read(self, message: Message, deliver: Callable[[ResultMeta, Document], object], *, dropped: bool) -> bool:
-        """Pass every report of a message that can be read to ``deliver``; return whether all of them can be."""
-        readable = True
+    def _read(self, message: Message, deliver: Callable[[ResultMeta, Document], object]) -> list[DecodeError]:
+        """Pass every report of a message that can be read to ``deliver``; return the errors of the others."""
+        unreadable: list[DecodeError] = []
         try:
             for report, document in self.settings.codec.read_all(message):
                 if isinstance(report, DecodeError):
-                    readable = False
-                    self.refuse(report, dropped=dropped)
+                    unreadable.append(report)
                 else:
                     deliver(report, document)
         except DecodeError as error:
-            readable = False
-            self.refuse(error, dropped=dropped)
-        return readable
+            unreadable.append(error)
+        return unreadable

@@ -162,7 +162,7 @@ class ResultStreamReader(SingleQueueReader):
 
     async def _publish_marker(self, session: Session) -> None:
         self._marker = MARKER + uuid.uuid4().hex
-        message = self.settings.codec.single(self._marker, TOMBSTONE)
+        message = self.settings.codec.single(self._marker, TOMBSTONE, self._marker)
         while True:
             try:
                 producer = self.parts.overrides.Producer(await session.open_publisher())
@@ -223,12 +223,13 @@ class ResultStreamReader(SingleQueueReader):
         self._messages += 1
         if self.is_repeated(message.properties.message_id):
             return
-        self.deduplicator.note(message.properties.message_id)
         try:
             documents = self.settings.codec.open(message)
         except DecodeError as error:
-            self.refuse(error, dropped=False)
+            if not (error.task_id or "").startswith(MARKER):  # of a reader that writes otherwise
+                self.refuse(error, leave=True)
             return
+        self.deduplicator.note(message.properties.message_id)  # not before it is known to be genuine
         for document in documents:
             if document.task_id is None:
                 continue
@@ -249,19 +250,23 @@ class ResultStreamReader(SingleQueueReader):
         if noticed is not None and not noticed.done():
             noticed.set_result(None)
 
-    def refuse(self, error: DecodeError, *, dropped: bool) -> None:
+    def refuse(self, *errors: DecodeError, leave: bool) -> bool:
         """Take in that something cannot be read; of what every reader reads again at its start, the first is told."""
         if self.view.is_live or not self.undecodable:
-            super().refuse(error, dropped=dropped)
-        else:
-            self.undecodable += 1
+            return super().refuse(*errors, leave=leave)
+        self.undecodable += len(errors)
+        for error in errors:
             self.fail(error)
+        return leave
 
     # Waits that begin and end
 
     def wait_began(self, task_id: str) -> tuple[Sequence[ResultMeta], Document | None]:
         """Return the reports of a task that were read."""
-        return self.view.history(task_id), None
+        reports = self.view.history(task_id)
+        if not (reports and reports[-1].is_ready):
+            self.refusals.check(task_id)
+        return reports, None
 
     def wait_ended(self, task_id: str, last: ResultMeta | None, document: Document | None, *, taken: bool) -> None:
         """Do nothing: all reports are in the stream, and their places in the index."""
@@ -299,7 +304,10 @@ class ResultStreamReader(SingleQueueReader):
             await self.parts.sessions.wait(self.settings.rpc_timeout)
             async with fail_after(self.settings.rpc_timeout, "the stream was not read to its end"):
                 await self._until_marked()
-        return await self.view.find(task_id)
+        meta = await self.view.find(task_id)
+        if meta is None:
+            self.refusals.check(task_id)
+        return meta
 
     async def take(self, task_ids: Sequence[str]) -> list[ResultMeta]:
         """Return the ready reports of these tasks.

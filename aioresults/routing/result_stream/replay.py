@@ -206,8 +206,10 @@ class Replay:
         def receive(position: Position, message: Message) -> None:
             if message.properties.message_id in seen:
                 return
-            seen.note(message.properties.message_id)
-            for document in self._open(message):
+            documents = self._open(message)
+            if documents:
+                seen.note(message.properties.message_id)
+            for document in documents:
                 if document.task_id not in wanted:
                     continue
                 if document.body:

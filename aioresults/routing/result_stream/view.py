@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
-from aioresults.errors import DecodeError
+from aioresults.errors import DecodeError, NotAReport
 from aioresults.results import ResultMeta
 from aioresults.routing.result_stream.index import Index, Position
 from aioresults.routing.result_stream.replay import Replay
@@ -31,8 +31,8 @@ AT_A_TIME: Final = 100
 class Refusals(Protocol):
     """What is told of reports that cannot be read."""
 
-    def refuse(self, error: DecodeError, *, dropped: bool) -> None:
-        """Tell of it, and end the waits for its task."""
+    def refuse(self, *errors: DecodeError, leave: bool) -> bool:
+        """Tell of them, and end the waits for their tasks."""
 
 
 class StreamView:
@@ -96,7 +96,7 @@ class StreamView:
         try:
             self._waiters.report(self._codec.decode(document))
         except DecodeError as error:
-            self._refusals.refuse(error, dropped=False)
+            self._refusals.refuse(error, leave=True)
 
     def take_in_tombstone(self, position: Position, task_id: str) -> None:
         """Take in that a task was forgotten; who waits for it is told, unless that was before anybody did."""
@@ -114,7 +114,7 @@ class StreamView:
             try:
                 self._waiters.show(self._codec.decode(document))
             except DecodeError as error:
-                self._refusals.refuse(error, dropped=False)
+                self._refusals.refuse(error, leave=True)
 
     def _show_fetched(self, task_id: str, since: int, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and done.exception() is None:
@@ -157,6 +157,8 @@ class StreamView:
         for document in documents:
             try:
                 meta = self._codec.decode(document)
+            except NotAReport:
+                continue
             except DecodeError as error:
                 unreadable = error
                 continue
@@ -209,7 +211,9 @@ class StreamView:
             DecodeError: it cannot be read.
         """
         documents = self.index.latest(task_id, self)
-        return self._codec.decode(documents[0]) if documents else None
+        with suppress(NotAReport):
+            return self._codec.decode(documents[0]) if documents else None
+        return None
 
     async def latest(self, task_id: str) -> ResultMeta | None:
         """Return the report that counts of a task that is known; documents that the index has let go of are fetched.

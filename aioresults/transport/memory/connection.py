@@ -233,7 +233,7 @@ class MemoryChannel:
 
     def tell(self, reason: BaseException) -> None:
         """Call the callbacks of ``on_close``."""
-        for callback in self._callbacks.values():
+        for callback in tuple(self._callbacks.values()):  # one may add another
             self.connection.downlink.post(callback, reason)
 
     # --- how calls run and fail

@@ -1,7 +1,7 @@
 """Reports as messages: what is published for a report, and what a received message reports.
 
 The one door between values and hostile bytes. Writing goes ``write`` (a report to a document), then ``single`` or
-``batch`` (documents to a message). Reading goes ``open`` (a message to documents: size, signature, content type,
+``batch`` (documents to a message). Reading goes ``open`` (a message to documents: signature, size, content type,
 compression, frames, in this order), then ``decode`` (a document to a report). Reading raises nothing but
 ``DecodeError`` and its kinds. The error says whose result it was: see ``open`` and ``decode``.
 """
@@ -259,10 +259,10 @@ class ReportCodec:
             raise
 
     def _open(self, body: bytes, properties: Properties, is_batch: bool) -> list[Document]:
+        if self._signer is not None:  # before anything that ends waits
+            self._verify(self._signer, body, properties)
         if len(body) > self._max_body_size:
             raise DecodeError(f"a body of {len(body)} bytes is longer than {self._max_body_size}")
-        if self._signer is not None:
-            self._verify(self._signer, body, properties)
         headers = properties.headers or {}
         content_type, content_encoding = properties.content_type, properties.content_encoding
         if is_batch:

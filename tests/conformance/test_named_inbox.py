@@ -8,9 +8,18 @@ from contextlib import aclosing
 
 import pytest
 
-from aioresults import AMQPBackend, ConfigurationError, InboxTakenOver, ReplyQueue, Request, ResultEvicted
+from aioresults import (
+    AMQPBackend,
+    ConfigurationError,
+    InboxTakenOver,
+    ReplyQueue,
+    Request,
+    ResultEvicted,
+    ResultMeta,
+)
 from aioresults.events import Event, Evicted, InboxBusy, InboxLost
 from aioresults.routing.reply_queue import named_inbox
+from aioresults.serialization import ReportCodec
 from tests.conformance.lab import Lab, Raw, new_id, new_name, only
 from tests.eventually import eventually
 
@@ -115,6 +124,21 @@ class TestWhatNobodyTook:
                 assert (await waiting).result == 1
             assert first.stats()["held"] == 1
         await eventually(lambda: raw.is_ready(f"aioresults.inbox.{name}", 1))
+
+    async def test_what_shares_a_message_with_what_is_no_report_stays(
+        self, lab: Lab, raw: Raw, worker: AMQPBackend, name: str
+    ) -> None:
+        address, task_id = f"aioresults.inbox.{name}", new_id()
+        document = ReportCodec().write(ResultMeta(task_id, "SUCCESS", 1), task_id)
+        message = ReportCodec().batch([(new_id(), b"[]"), (task_id, document)])
+        async with lab.make(routing=ReplyQueue(name)) as first:
+            channel = await raw.channel()
+            await channel.basic_publish(message.body, message.properties, "", address, mandatory=True)
+            assert await has_kept(first, 1) == 1
+        await eventually(lambda: raw.is_ready(address, 1))
+        async with lab.make(routing=ReplyQueue(name)) as second:
+            assert await second.wait_for(task_id, timeout=30) == 1
+        await eventually(lambda: raw.is_ready(address, 0))
 
 
 class TestBounds:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import replace
+from time import time
 from typing import Any
 
 import pytest
 
-from aioresults import AMQPBackend, DecodeError, Request, ResultTimeout
+from aioresults import AMQPBackend, DecodeError, Request, ResultMeta, ResultTimeout
+from aioresults.serialization import ReportCodec
 from tests.conformance.lab import Lab, Raw, new_id, only, queue_of
 from tests.eventually import eventually
 
@@ -56,6 +59,33 @@ class TestForgeries:
         with pytest.raises(ResultTimeout, match=r"3 messages were refused: the message is not signed") as caught:
             await waiting
         assert list(caught.value.refused) == [task_id]
+
+    async def test_one_that_is_too_large_ends_no_wait(self, lab: Lab, raw: Raw) -> None:
+        caller, worker = await lab.open(signing_key=KEY, max_body_size=1000), await lab.open(signing_key=KEY)
+        task_id = new_id()
+        waiting = asyncio.create_task(caller.wait_for(task_id, timeout=30))
+        await raw.waited_for(caller, task_id)
+        address = caller.reply_to or queue_of(caller, task_id)
+        await raw.publish(address, b"x" * 2000, content_type="application/json", correlation_id=task_id)
+        await worker.store_result(task_id, 1, request=Request(reply_to=caller.reply_to))
+        assert await waiting == 1
+
+    @pytest.mark.parametrize("change", ["correlation_id", "message_id", "timestamp"])
+    async def test_a_genuine_message_cannot_be_given_another(self, lab: Lab, raw: Raw, change: str) -> None:
+        caller, task_id = await lab.open(signing_key=KEY), new_id()
+        codec = ReportCodec(signing_key=KEY)
+        document = codec.write(ResultMeta(task_id, "SUCCESS", 1), task_id)
+        message = codec.single(task_id, document, "writer.1")
+        changed: dict[str, Any] = {"correlation_id": task_id, "message_id": "writer.2", "timestamp": int(time()) + 1}
+        if change == "correlation_id":
+            message = codec.single("another", document, "writer.1")
+        properties = replace(message.properties, **{change: changed[change]})
+        waiting = asyncio.create_task(caller.wait_for(task_id, timeout=2))
+        await raw.waited_for(caller, task_id)
+        channel = await raw.channel()
+        await channel.basic_publish(message.body, properties, "", caller.reply_to or queue_of(caller, task_id))
+        with pytest.raises(ResultTimeout, match="1 message was refused"):
+            await waiting
 
     async def test_an_identity_that_somebody_claims_is_not_taken(self, lab: Lab, raw: Raw) -> None:
         caller, worker = await lab.open(signing_key=KEY), await lab.open(signing_key=KEY)

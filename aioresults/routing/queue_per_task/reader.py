@@ -38,6 +38,7 @@ from aioresults.serialization import Document
 from aioresults.sessions.channel_pool import POOL_SIZE
 from aioresults.sessions.sessions import Session
 from aioresults.states import SUCCESS
+from aioresults.timing import fail_after
 from aioresults.transport import Channel
 
 logger: Final = logging.getLogger("aioresults")
@@ -397,7 +398,8 @@ class QueuePerTaskReader(Reader):
         The broker delivers what a queue holds in one go, and answers a call after that.
         """
         with suppress(AioResultsError):
-            await subscription.consumer.channel.basic_qos(PREFETCH)
+            async with fail_after(self.settings.rpc_timeout):
+                await subscription.consumer.channel.basic_qos(PREFETCH)
         subscription.asking = None
         if self._subscriptions.get(subscription.queue) is subscription and subscription.task_id in self.waiters:
             self._offer(subscription)

@@ -161,7 +161,10 @@ class NamedInboxReader(ReplyQueueReader):
 
     def _refuse(self, held: Held, errors: list[DecodeError]) -> None:
         if not self.refuse(*errors, leave=True):
-            self._holding.drop(held)
+            if held.pending:
+                self._holding.read(held)  # others of its reports are results that nobody has taken yet
+            else:
+                self._holding.drop(held)
             return
         is_genuine = not any(isinstance(error, SignatureMismatch) for error in errors)
         if self._holding.keep(held, is_genuine=is_genuine):

@@ -101,7 +101,7 @@ class TestInbox:
         await worker.store_result(task_id, 1, request=to(caller))
         assert await caller.wait_for(task_id, timeout=30) == 1
         channel = await raw.channel()
-        arguments = {"x-queue-type": "quorum", "x-expires": 60_000}
+        arguments = {"x-queue-type": "quorum", "x-expires": 60_000, "x-consumer-disconnected-timeout": 1000}
         await channel.queue_declare(caller.reply_to or "", durable=True, arguments=arguments)
 
     @pytest.mark.parametrize("wrong", ["", 5, "n" * 250])

@@ -111,7 +111,9 @@ class TestReplyQueue:
             assert (inbox.name, inbox.durable, inbox.exclusive, inbox.auto_delete) == (
                 "aioresults.inbox.x", True, False, False,
             )  # fmt: skip
-            arguments = {"x-queue-type": queue_type, "x-expires": 60_000}
+            arguments: dict[str, Any] = {"x-queue-type": queue_type, "x-expires": 60_000}
+            if queue_type == "quorum":
+                arguments["x-consumer-disconnected-timeout"] = 1000
             assert inbox.queue_arguments == {**arguments, "x-single-active-consumer": True}
             unnamed = ReplyQueue(queue_type=queue_type).configured(RoutingOptions(expires=60)).inbox()
             assert unnamed.queue_arguments == arguments

@@ -15,6 +15,10 @@ from aioresults.routing.reply_queue.reader import ReplyQueueReader
 
 PREFIX: Final = OURS + "inbox."
 QUEUE_TYPES: Final = ("classic", "quorum")
+#: Milliseconds. RabbitMQ 4.3 keeps a consumer whose node is lost for a minute, with its messages and its place as the
+#: single active consumer, and this process, connected to another node, would wait for itself. Older versions keep none,
+#: and ignore the argument.
+DISCONNECTED_TIMEOUT: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class ReplyQueue(Routing):
         arguments: dict[str, Any] = {"x-queue-type": self.queue_type}
         if self.expires is not None:
             arguments["x-expires"] = int(self.expires * 1000)
+        if self.queue_type == "quorum":
+            arguments["x-consumer-disconnected-timeout"] = DISCONNECTED_TIMEOUT
         if self.name is not None:
             arguments[SINGLE_ACTIVE] = True
         address = PREFIX + (self.name or uuid.uuid4().hex)

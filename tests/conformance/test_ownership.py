@@ -186,6 +186,16 @@ class TestTwoTasksOnOneQueue:
                 assert outcome == task_id
         await (await raw.channel()).queue_delete(worker.rkey(ids[0]))
 
+    async def test_a_look_beside_a_wait_for_the_other_says_so(self, lab: Lab, raw: Raw) -> None:
+        worker, caller = await lab.open(Short), await lab.open(Short)
+        end = new_id()[-8:]
+        waiting = asyncio.create_task(caller.wait_for(f"one-{end}", timeout=30))
+        await raw.waited_for(caller, f"one-{end}")
+        with pytest.raises(ConfigurationError, match="share the queue"):
+            await caller.get_task_meta(f"other-{end}")
+        await worker.store_result(f"one-{end}", 1)
+        assert await waiting == 1
+
 
 @where(by_id=True, shared=False, history=True)
 async def test_looks_at_once_have_each_their_own_limit(lab: Lab) -> None:

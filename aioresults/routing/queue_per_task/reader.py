@@ -484,7 +484,9 @@ class QueuePerTaskReader(Reader):
                 await look.put_back(queue(channel))
 
         async with self.parts.sessions.within(self.settings.rpc_timeout) as session:
-            while task_id not in self.waiters and (subscription := self._subscription(task_id)) is not None:
+            while task_id not in self.waiters and (subscription := self._subscriptions.get(queue.name)) is not None:
+                if subscription.task_id != task_id and subscription.task_id in self.waiters:
+                    raise shared_queue(queue.name, task_id, subscription.task_id)
                 await subscription.decided.wait()
             if task_id not in self.waiters:
                 await session.run(read)
